@@ -1,0 +1,445 @@
+"""The configuration: one frozen `Config`, read and checked once, at start.
+
+Four sources, later ones win: defaults, `shardforge.toml`, environment (`SHARDFORGE_<SECTION>_<KEY>`), flags.
+An unknown section or key, or a bad value, is refused with where it stands, the value and what was expected; nothing
+is guessed. Keys whose feature is not in this release are accepted, checked, and listed by `not_yet_in_force`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from shardforge.errors import QueryError
+
+MIB = 1024 * 1024
+_SIZE_UNITS = {"B": 1, "KB": 1024, "MB": MIB, "GB": 1024 * MIB, "TB": 1024 * 1024 * MIB}
+
+
+class ConfigError(QueryError):
+    """A configuration that cannot be used; `str` names the source, the key, the value and what was expected."""
+
+    prefix = "Configuration error: "
+    default_sqlstate = "F0000"
+
+
+def key(
+    default: Any, check: Callable[[Any], Any], expected: str, doc: str, *, later: str = ""
+) -> Any:
+    """A configuration key. `check` returns the value to keep, or raises ValueError. `later` names a missing feature."""
+    metadata = {"check": check, "expected": expected, "doc": doc, "later": later}
+    return field(default=default, metadata=metadata)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,62}", value):
+        raise ValueError
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ValueError
+
+
+def _integer(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return check
+
+
+def _fraction(low: float, high: float) -> Callable[[Any], float]:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        number = float(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return check
+
+
+def _choice(*options: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in options:
+            raise ValueError
+        return str(value)
+
+    return check
+
+
+def _size(low: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        return size_in_bytes(value, low)
+
+    return check
+
+
+def size_in_bytes(value: Any, low: int = 0) -> int:
+    """Bytes of "256MB", "64 KB" or a plain number of bytes; raises ValueError below `low` or when not a size."""
+    if isinstance(value, bool):
+        raise ValueError
+    if isinstance(value, int):
+        count = value
+    else:
+        match = (
+            re.fullmatch(r"(\d+)\s*([KMGT]?B)?", value.strip()) if isinstance(value, str) else None
+        )
+        if match is None:
+            raise ValueError
+        count = int(match[1]) * _SIZE_UNITS[match[2] or "B"]
+    if count < low:
+        raise ValueError
+    return count
+
+
+def _address(value: Any) -> str:
+    host, port = split_address(_text(value))
+    if not 0 <= port <= 65535:
+        raise ValueError
+    if re.fullmatch(r"[0-9.]+", host):
+        ipaddress.ip_address(host)
+    return value  # type: ignore[no-any-return]  # checked to be text above
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Host and port of "host:port" or "[v6]:port"; raises ValueError otherwise."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:]+)\]|([A-Za-z0-9._*-]+)):(\d{1,5})", value)
+    if match is None:
+        raise ValueError(value)
+    return match[1] or match[2], int(match[3])
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Who this node is and where it listens."""
+
+    name: str = key(
+        "shardforge",
+        _name,
+        "a name: a letter, then letters, digits, _ or -",
+        "Name of the cluster.",
+    )
+    node_id: int = key(
+        1, _integer(1, 65535), "an integer from 1 to 65535", "This node's id; never reuse one."
+    )
+    bind_address: str = key(
+        "127.0.0.1:5432",
+        _address,
+        'text like "127.0.0.1:5432"',
+        "Where clients connect; port 0 picks a free one.",
+    )
+    advertise_address: str = key(
+        "", lambda v: v if v == "" else _address(v), 'text like "10.0.0.5:5432", or ""',
+        "What other nodes are told to connect to.", later="replicated clusters",
+    )  # fmt: skip
+    data_directory: str = key("./data", _text, "a folder", "Everything this node keeps.")
+
+
+@dataclass(frozen=True, slots=True)
+class RaftConfig:
+    """Timing and log keeping of the shards' Raft groups."""
+
+    election_timeout_ms: int = key(
+        150, _integer(10, 60_000), "an integer from 10 to 60000",
+        "A follower without news from its leader for this long campaigns.", later="replicated clusters",
+    )  # fmt: skip
+    heartbeat_interval_ms: int = key(
+        50, _integer(5, 10_000), "an integer from 5 to 10000, below half of election_timeout_ms",
+        "How often a leader shows that it is there.", later="replicated clusters",
+    )  # fmt: skip
+    snapshot_interval_entries: int = key(
+        10_000, _integer(100, 10**9), "an integer from 100 to 1000000000",
+        "After this many applied entries a shard's data is flushed, so that its log can be cut.",
+    )  # fmt: skip
+    max_log_entries: int = key(
+        100_000, _integer(1000, 10**9), "an integer from 1000 to 1000000000, not below snapshot_interval_entries",
+        "A shard's log is cut to what was not flushed yet once it holds more entries than this.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """How bytes are kept."""
+
+    engine: str = key(
+        "rocksdb", _choice("rocksdb", "memory"), '"rocksdb" or "memory"', "memory keeps nothing."
+    )
+    compression: str = key(
+        "lz4",
+        _choice("none", "lz4", "zstd", "snappy"),
+        '"none", "lz4", "zstd" or "snappy"',
+        "Of data blocks.",
+    )
+    block_cache_size: int = key(
+        256 * MIB, _size(MIB), 'a size like "256MB", 1MB or more', "Shared by all shards."
+    )
+    write_buffer_size: int = key(
+        64 * MIB, _size(MIB), 'a size like "64MB", 1MB or more', "Shared by all shards."
+    )
+    gc_retention_sec: int = key(
+        600,
+        _integer(1, 30 * 86400),
+        "an integer from 1 to 2592000",
+        "Old row versions are kept this long.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationConfig:
+    """Copies of each shard."""
+
+    factor: int = key(
+        1,
+        _integer(1, 9),
+        "an odd integer from 1 to 9",
+        "Voting replicas of each shard.",
+        later="replicated clusters",
+    )
+    consistency_level: str = key(
+        "strong", _choice("strong", "bounded", "eventual"), '"strong", "bounded" or "eventual"',
+        "What a read may see.", later="follower reads",
+    )  # fmt: skip
+    async_replication: bool = key(
+        False,
+        _flag,
+        "true or false",
+        "Acknowledge after the leader's own disk.",
+        later="replicated clusters",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardingConfig:
+    """How the key space is cut."""
+
+    strategy: str = key(
+        "hash", _choice("hash", "range"), '"hash" or "range"', "For tables that do not say."
+    )
+    initial_shard_count: int = key(
+        4,
+        _integer(1, 64),
+        "an integer from 1 to 64",
+        "Shards made at the first start, besides the meta shard.",
+    )
+    max_shard_size: int = key(
+        512 * MIB,
+        _size(MIB),
+        'a size like "512MB", 1MB or more',
+        "A larger shard splits.",
+        later="shard splits",
+    )
+    rebalance_threshold: float = key(
+        0.2, _fraction(0.01, 1.0), "a number from 0.01 to 1", "Difference of node load that moves a shard.",
+        later="rebalancing",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SqlConfig:
+    """Limits of sessions."""
+
+    query_timeout_sec: float = key(
+        0,
+        _fraction(0, 86400),
+        "a number from 0 to 86400",
+        "statement_timeout of new sessions; 0 is none.",
+    )
+    max_connections: int = key(
+        100, _integer(1, 10_000), "an integer from 1 to 10000", "More are refused (53300)."
+    )
+    statement_cache_size: int = key(
+        1000, _integer(0, 100_000), "an integer from 0 to 100000", "Plans kept, by statement text."
+    )
+    slow_statement_ms: int = key(
+        1000, _integer(-1, 86_400_000), "an integer from -1 to 86400000",
+        "Statements that take longer go to query.log; -1 logs none, 0 all.",
+    )  # fmt: skip
+    work_memory: int = key(
+        256 * MIB,
+        _size(MIB),
+        'a size like "256MB", 1MB or more',
+        "What one statement may hold in memory (53200).",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityConfig:
+    """Who may connect, and how."""
+
+    authentication: str = key(
+        "trust-loopback", _choice("trust-loopback", "scram-sha-256", "trust"),
+        '"trust-loopback", "scram-sha-256" or "trust"', "trust-loopback asks everybody but 127.0.0.1 and ::1.",
+    )  # fmt: skip
+    tls_certificate: str = key(
+        "", _text, 'a PEM file, or ""', "The server's certificate chain; empty: no TLS."
+    )
+    tls_key: str = key("", _text, 'a PEM file, or ""', "The certificate's private key.")
+    tls_required: bool = key(False, _flag, "true or false", "Refuse connections without TLS.")
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringConfig:
+    """What operators see."""
+
+    metrics_port: int = key(
+        0,
+        _integer(0, 65535),
+        "an integer from 0 to 65535",
+        "Prometheus text on http://<bind host>:<port>/metrics; 0 is off.",
+    )
+    log_level: str = key(
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        '"debug", "info", "warning" or "error"',
+        "Of system.log.",
+    )
+    enable_tracing: bool = key(False, _flag, "true or false", "OpenTelemetry spans of statements.")
+    otlp_endpoint: str = key("", _text, 'a URL, or ""', "Where spans go; empty: to system.log.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set."""
+
+    cluster: ClusterConfig = ClusterConfig()
+    raft: RaftConfig = RaftConfig()
+    storage: StorageConfig = StorageConfig()
+    replication: ReplicationConfig = ReplicationConfig()
+    sharding: ShardingConfig = ShardingConfig()
+    sql: SqlConfig = SqlConfig()
+    security: SecurityConfig = SecurityConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+
+
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[tuple[str, str], Any] | None = None,
+) -> Config:
+    """The configuration from all four sources. Raises ConfigError on the first thing that is wrong."""
+    config = Config()
+    if file is not None:
+        for (section, name), value in _read_file(file).items():
+            config = _with(config, str(file), section, name, value)
+    for variable, value in sorted((environment or {}).items()):
+        if variable.startswith("SHARDFORGE_"):
+            section, _, name = variable.removeprefix("SHARDFORGE_").lower().partition("_")
+            config = _with(config, f"environment variable {variable}", section, name, value)
+    for (section, name), value in (flags or {}).items():
+        config = _with(config, "command line", section, name, value)
+    return _checked_together(config)
+
+
+def _read_file(file: Path) -> dict[tuple[str, str], Any]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    values: dict[tuple[str, str], Any] = {}
+    for section, table in document.items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f'{file}: "{section}" stands outside a section; expected one of {_section_names()}'
+            )
+        for name, value in table.items():
+            values[section, name] = value
+    return values
+
+
+def _section_names() -> str:
+    return ", ".join(f"[{section.name}]" for section in fields(Config))
+
+
+def _with(config: Config, source: str, section: str, name: str, value: Any) -> Config:
+    part = getattr(config, section, None) if section in {f.name for f in fields(Config)} else None
+    if part is None:
+        raise ConfigError(
+            f"{source}: unknown section [{section}]; expected one of {_section_names()}"
+        )
+    known = {f.name: f for f in fields(part)}
+    if name not in known:
+        raise ConfigError(
+            f"{source}: unknown key {section}.{name}; expected one of {', '.join(sorted(known))}"
+        )
+    metadata = known[name].metadata
+    try:
+        checked = metadata["check"](value)
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"{source}: {section}.{name} = {value!r}: expected {metadata['expected']}"
+        ) from None
+    return replace(config, **{section: replace(part, **{name: checked})})
+
+
+def _checked_together(config: Config) -> Config:
+    raft = config.raft
+    if raft.heartbeat_interval_ms * 2 > raft.election_timeout_ms:
+        raise ConfigError(
+            f"raft.heartbeat_interval_ms = {raft.heartbeat_interval_ms}: expected at most half of "
+            f"raft.election_timeout_ms = {raft.election_timeout_ms}"
+        )
+    if raft.max_log_entries < raft.snapshot_interval_entries:
+        raise ConfigError(
+            f"raft.max_log_entries = {raft.max_log_entries}: expected at least "
+            f"raft.snapshot_interval_entries = {raft.snapshot_interval_entries}"
+        )
+    if config.replication.factor % 2 == 0:
+        raise ConfigError(
+            f"replication.factor = {config.replication.factor}: expected an odd integer from 1 to 9"
+        )
+    if config.replication.factor > 1:
+        raise ConfigError(
+            f"replication.factor = {config.replication.factor}: this release runs one node, expected 1"
+        )
+    security = config.security
+    if bool(security.tls_certificate) != bool(security.tls_key):
+        raise ConfigError("security.tls_certificate and security.tls_key: expected both or neither")
+    if security.tls_required and not security.tls_certificate:
+        raise ConfigError(
+            "security.tls_required = true: expected security.tls_certificate and security.tls_key"
+        )
+    return config
+
+
+def entries(config: Config) -> list[tuple[str, str, Any, str, str]]:
+    """(section, key, value, documentation, feature it waits for or "") of every key, in file order."""
+    return [
+        (
+            section.name,
+            item.name,
+            getattr(part, item.name),
+            item.metadata["doc"],
+            item.metadata["later"],
+        )
+        for section in fields(config)
+        for part in (getattr(config, section.name),)
+        for item in fields(part)
+    ]
+
+
+def not_yet_in_force(config: Config) -> list[tuple[str, str]]:
+    """(section.key, missing feature) of keys that are checked but change nothing in this release."""
+    return [(f"{section}.{name}", later) for section, name, _, _, later in entries(config) if later]
