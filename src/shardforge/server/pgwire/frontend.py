@@ -1,0 +1,232 @@
+"""What a client sends: cutting the byte stream into messages, and reading their bodies. PURE.
+
+A body that is not what its type says raises NetworkError 08P01; nothing is read past its end.
+Source: PostgreSQL 15, chapter 55.7.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from shardforge.errors import NetworkError
+
+SSL_REQUEST = 80877103
+GSSENC_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
+PROTOCOL_3 = 196608
+
+MESSAGE_BYTES_MAX = 1 << 30
+"""The largest message PostgreSQL accepts."""
+STARTUP_BYTES_MAX = 10_000
+
+_LENGTH = struct.Struct("!I")
+_INT16 = struct.Struct("!h")
+_INT32 = struct.Struct("!i")
+
+
+def malformed(what: str) -> NetworkError:
+    """The error for bytes that do not follow the protocol."""
+    return NetworkError(f"invalid message format: {what}", "08P01")
+
+
+class Message(NamedTuple):
+    """One message: `kind` is its type byte (0 for start-up packets)."""
+
+    kind: int
+    body: bytes
+
+
+class MessageReader:
+    """Cuts a byte stream into messages. Holds at most one incomplete message."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+        self.starting = True
+        """Until authentication begins, packets carry no type byte and must be small."""
+        self.body_bytes_max = STARTUP_BYTES_MAX
+
+    def feed(self, data: bytes) -> None:
+        """Add what arrived."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    def next_message(self) -> Message | None:
+        """The next complete message, or None. Raises NetworkError 08P01 for an impossible length."""
+        buffer, start = self._buffer, self._start
+        header = 4 if self.starting else 5
+        if len(buffer) - start < header:
+            return None
+        (length,) = _LENGTH.unpack_from(buffer, start + header - 4)
+        if length < 4 or length > self.body_bytes_max:
+            raise NetworkError(f"invalid message length {length}", "08P01")
+        end = start + header - 4 + length
+        if len(buffer) < end:
+            return None
+        kind = 0 if self.starting else buffer[start]
+        body = bytes(memoryview(buffer)[start + header : end])
+        self._start = end
+        if end == len(buffer):
+            buffer.clear()
+            self._start = 0
+        return Message(kind, body)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes received and not yet cut into messages."""
+        return len(self._buffer) - self._start
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise NetworkError(
+            f'invalid byte sequence for encoding "UTF8": 0x{byte:02x}', "22021"
+        ) from None
+
+
+def _string(body: bytes, offset: int) -> tuple[str, int]:
+    end = body.find(b"\0", offset)
+    if end < 0:
+        raise malformed("a string without its terminator")
+    return _text(body[offset:end]), end + 1
+
+
+class Startup(NamedTuple):
+    """A start-up packet: a protocol or request code, and what follows it."""
+
+    code: int
+    parameters: dict[str, str]
+    process_id: int = 0
+    secret: bytes = b""
+
+
+def read_startup(body: bytes) -> Startup:
+    """A start-up, SSL, GSS encryption or cancel request."""
+    if len(body) < 4:
+        raise malformed("a start-up packet without a version")
+    (code,) = _LENGTH.unpack_from(body)
+    if code == CANCEL_REQUEST:
+        if len(body) != 12:
+            raise malformed("a cancel request of the wrong size")
+        return Startup(code, {}, _LENGTH.unpack_from(body, 4)[0], body[8:])
+    parameters: dict[str, str] = {}
+    if code >> 16 == 3:
+        offset = 4
+        while offset < len(body) and body[offset]:
+            name, offset = _string(body, offset)
+            value, offset = _string(body, offset)
+            parameters[name] = value
+        if offset != len(body) - 1:
+            raise malformed("a start-up packet without its terminator")
+    return Startup(code, parameters)
+
+
+def read_query(body: bytes) -> str:
+    """The text of a Query message."""
+    text, end = _string(body, 0)
+    if end != len(body):
+        raise malformed("bytes after a query's text")
+    return text
+
+
+class Parse(NamedTuple):
+    """Parse: a statement to prepare; a parameter type of 0 is to be inferred."""
+
+    name: str
+    query: str
+    parameter_types: tuple[int, ...]
+
+
+def read_parse(body: bytes) -> Parse:
+    """The fields of a Parse message."""
+    name, offset = _string(body, 0)
+    query, offset = _string(body, offset)
+    try:
+        (count,) = _INT16.unpack_from(body, offset)
+        types = struct.unpack_from(f"!{count}I", body, offset + 2) if count > 0 else ()
+    except struct.error:
+        raise malformed("a Parse message that ends early") from None
+    return Parse(name, query, types)
+
+
+class Bind(NamedTuple):
+    """Bind: a portal's statement, raw parameter values, and formats (0 text, 1 binary)."""
+
+    portal: str
+    statement: str
+    formats: tuple[int, ...]
+    values: list[bytes | None]
+    result_formats: tuple[int, ...]
+
+
+def read_bind(body: bytes) -> Bind:
+    """The fields of a Bind message."""
+    portal, offset = _string(body, 0)
+    statement, offset = _string(body, offset)
+    try:
+        formats, offset = _formats(body, offset)
+        (count,) = _INT16.unpack_from(body, offset)
+        offset += 2
+        values: list[bytes | None] = []
+        for _ in range(count):
+            (length,) = _INT32.unpack_from(body, offset)
+            offset += 4
+            if length == -1:
+                values.append(None)
+                continue
+            end = offset + length
+            if length < 0 or end > len(body):
+                raise malformed("a parameter longer than its message")
+            values.append(body[offset:end])
+            offset = end
+        result_formats, offset = _formats(body, offset)
+    except struct.error:
+        raise malformed("a Bind message that ends early") from None
+    if offset != len(body):
+        raise malformed("bytes after a Bind message")
+    return Bind(portal, statement, formats, values, result_formats)
+
+
+def _formats(body: bytes, offset: int) -> tuple[tuple[int, ...], int]:
+    (count,) = _INT16.unpack_from(body, offset)
+    if count <= 0:
+        return (), offset + 2
+    return struct.unpack_from(f"!{count}h", body, offset + 2), offset + 2 + 2 * count
+
+
+def read_target(body: bytes) -> tuple[str, str]:
+    """The kind ('S' statement, 'P' portal) and name of a Describe or Close message."""
+    if body[:1] not in (b"S", b"P"):
+        raise malformed("neither a statement nor a portal")
+    return body[:1].decode(), _string(body, 1)[0]
+
+
+def read_execute(body: bytes) -> tuple[str, int]:
+    """The portal and the row limit (0: all) of an Execute message."""
+    portal, offset = _string(body, 0)
+    if len(body) != offset + 4:
+        raise malformed("an Execute message of the wrong size")
+    return portal, max(_INT32.unpack_from(body, offset)[0], 0)
+
+
+def read_sasl_initial(body: bytes) -> tuple[str, bytes]:
+    """The mechanism and first data of a SASLInitialResponse."""
+    mechanism, offset = _string(body, 0)
+    if len(body) < offset + 4:
+        raise malformed("a SASL response that ends early")
+    (length,) = _INT32.unpack_from(body, offset)
+    data = body[offset + 4 :]
+    if length not in (-1, len(data)):
+        raise malformed("a SASL response of the wrong size")
+    return mechanism, data
+
+
+def read_copy_fail(body: bytes) -> str:
+    """The client's reason in a CopyFail message."""
+    return _string(body, 0)[0]

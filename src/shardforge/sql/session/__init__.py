@@ -1,0 +1,1 @@
+"""One client's conversation: settings, transactions, prepared statements, cursors, and what is not a query."""
