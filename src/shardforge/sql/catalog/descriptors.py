@@ -12,6 +12,18 @@ import msgspec
 
 from shardforge.ids import TableId
 
+ROWID_COLUMN = 2000
+"""Column id of the hidden row number of a table without a primary key: above every attnum (PostgreSQL: 1600)."""
+
+ROWID_NAME = "(rowid)"
+
+FIRST_USER_OID = 16384
+"""Smaller oids are PostgreSQL's own (pg_type, pg_proc, ...); ours are allocated from here on."""
+
+PUBLIC_SCHEMA = 2200
+SUPERUSER = 10
+POSTGRES_DATABASE = 5
+
 
 class Column(msgspec.Struct, frozen=True):
     """One column. `id` is PostgreSQL's attnum: 1 or more, never reused after a drop."""
@@ -60,10 +72,19 @@ class Index(msgspec.Struct, frozen=True):
     """Made by PRIMARY KEY or UNIQUE rather than CREATE INDEX."""
     constraint_oid: int = 0
     include: tuple[int, ...] = ()
+    method: str = "btree"
+    options: tuple[str, ...] = ()
+    """Storage parameters, kept as given (`fillfactor=70`); they change nothing here."""
+    comment: str | None = None
+    deferrable: bool = False
+    initially_deferred: bool = False
 
 
 class ForeignKey(msgspec.Struct, frozen=True):
-    """A foreign key of this table to `target`. Actions: 'a' no action, 'r' restrict, 'c' cascade, 'n' set null, 'd' set default."""
+    """A foreign key of this table to `target`.
+
+    Actions: 'a' no action, 'r' restrict, 'c' cascade, 'n' set null, 'd' set default.
+    """
 
     oid: int
     name: str
@@ -120,6 +141,11 @@ class Table(msgspec.Struct, frozen=True):
     """Part of the table's identity in keys: TRUNCATE and rewrites give the table a new storage id."""
     storage_id: int = 0
     """The table number in keys; differs from `id` after TRUNCATE or a rewrite."""
+    options: tuple[str, ...] = ()
+    """Storage parameters, kept as given; only shard_key and sharding mean something here (see `sharding`)."""
+    constraint_comments: dict[str, str] = {}
+    row_estimate: float = -1.0
+    """Rows at the last ANALYZE; -1 when never counted."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -135,6 +161,13 @@ class View(msgspec.Struct, frozen=True):
     depends_on: tuple[TableId, ...] = ()
     search_path: tuple[str, ...] = ()
     comment: str | None = None
+    depends_on_columns: tuple[tuple[int, int], ...] = ()
+    """(relation id, column id) of every column that the query uses."""
+    column_comments: dict[int, str] = {}
+    type_oid: int = 0
+    array_type_oid: int = 0
+    temporary_session: int = 0
+    options: tuple[str, ...] = ()
 
 
 class Sequence(msgspec.Struct, frozen=True):
@@ -154,6 +187,12 @@ class Sequence(msgspec.Struct, frozen=True):
     """(table id, column id) of the serial or identity column."""
     owner: int = 10
     version: int = 1
+    storage_id: int = 0
+    """Number of its position row; a new one starts it afresh when a transaction changes it."""
+    comment: str | None = None
+    temporary_session: int = 0
+    identity: bool = False
+    """Made by GENERATED ... AS IDENTITY: an internal part of its column."""
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -164,6 +203,7 @@ class Schema(msgspec.Struct, frozen=True):
     database_id: int
     owner: int = 10
     comment: str | None = None
+    temporary_session: int = 0
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -189,3 +229,7 @@ class Role(msgspec.Struct, frozen=True):
     member_of: tuple[int, ...] = ()
     connection_limit: int = -1
     settings: dict[str, str] = {}
+    comment: str | None = None
+    replication: bool = False
+    bypass_rls: bool = False
+    valid_until: str | None = None

@@ -1,0 +1,272 @@
+"""Sequences and row numbers: values reserved in the meta shard ahead of use, handed out from memory.
+
+A reservation is a small transaction of its own that is never rolled back; after a crash a sequence goes on after
+the last reserved value, so no value comes twice (32 ahead, as PostgreSQL logs). Functions are called in the middle of
+a synchronous expression and cannot wait: when the cache is empty they raise `SequenceWait`, and whoever runs the
+statement awaits `wait()` and evaluates again. Values given to the abandoned evaluation are lost, as in a rollback.
+
+`SessionSequences` holds what is one session's: currval and lastval.
+Source: PostgreSQL 15, src/backend/commands/sequence.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from shardforge.errors import QueryError
+from shardforge.sql.catalog import codec
+from shardforge.sql.catalog.descriptors import Sequence
+from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, WaitPolicy
+
+CACHE_AHEAD: Final = 32
+MOST_AHEAD: Final = 4096
+
+
+class SequenceWait(Exception):  # noqa: N818 - not an error: a statement must wait and evaluate again
+    """The value is not in memory: await `wait()`, then evaluate the statement again."""
+
+    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("a sequence value must be fetched")
+        self.wait = wait
+
+
+class _Cache:
+    """Values reserved and not yet handed out: `next`, `next + increment`, ... `count` of them."""
+
+    __slots__ = ("count", "next")
+
+    def __init__(self, first: int, count: int) -> None:
+        self.next = first
+        self.count = count
+
+
+def reach(sequence: Sequence, position: codec.Position | None, wanted: int) -> tuple[int, int]:
+    """(first value, how many) of the next reservation of at most `wanted` values, cycling at the bounds.
+
+    Raises: 2200H when the sequence is used up and does not cycle.
+    """
+    if position is None:
+        first = sequence.start
+    elif not position.called:
+        first = position.last
+    else:
+        first = position.last + sequence.increment
+        if not sequence.minimum <= first <= sequence.maximum:
+            if not sequence.cycle:
+                raise _used_up(sequence)
+            first = sequence.minimum if sequence.increment > 0 else sequence.maximum
+    if sequence.increment > 0:
+        room = (sequence.maximum - first) // sequence.increment + 1
+    else:
+        room = (first - sequence.minimum) // -sequence.increment + 1
+    return first, min(wanted, room)
+
+
+def _used_up(sequence: Sequence) -> QueryError:
+    which, bound = (
+        ("maximum", sequence.maximum) if sequence.increment > 0 else ("minimum", sequence.minimum)
+    )
+    return QueryError(
+        f'nextval: reached {which} value of sequence "{sequence.name}" ({bound})', "2200H"
+    )
+
+
+class SequenceStore:
+    """The reserved values of every sequence in this process, and the reservations."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._caches: dict[int, _Cache] = {}
+        self._rowids: dict[int, _Cache] = {}
+
+    # ---- sequences -------------------------------------------------------------------------------
+
+    def take(self, sequence: Sequence) -> int | None:
+        """The next value, if one is in memory."""
+        cache = self._caches.get(sequence.storage_id)
+        if cache is None or cache.count == 0:
+            return None
+        value = cache.next
+        cache.next += sequence.increment
+        cache.count -= 1
+        return value
+
+    async def reserve(self, sequence: Sequence, wanted: int = CACHE_AHEAD) -> None:
+        """Reserve values for `take`. Raises: 2200H when there are no more."""
+        wanted = max(wanted, sequence.cache)
+        first, count = 0, 0
+
+        def advance(position: codec.Position | None) -> codec.Position:
+            nonlocal first, count
+            first, count = reach(sequence, position, wanted)
+            return codec.Position(first + (count - 1) * sequence.increment, called=True)
+
+        await self._update(sequence.storage_id, advance)
+        cache = self._caches.get(sequence.storage_id)
+        if cache is None or cache.count == 0:  # else another task filled it: these become a gap
+            self._caches[sequence.storage_id] = _Cache(first, count)
+
+    async def set(self, sequence: Sequence, value: int, *, called: bool) -> None:
+        """setval(): the next value is `value`, or the one after it when `called`. Not rolled back."""
+        await self._update(sequence.storage_id, lambda _: codec.Position(value, called))
+        self._caches.pop(sequence.storage_id, None)
+
+    async def position(self, sequence: Sequence) -> codec.Position:
+        """What `SELECT last_value, is_called` shows: values only reserved count as not yet given."""
+        data = await self._coordinator.read_latest(codec.sequence_key(sequence.storage_id))
+        if data is None:
+            return codec.Position(sequence.start, called=False)
+        stored = codec.decode_position(data)
+        cache = self._caches.get(sequence.storage_id)
+        if cache is None or cache.count == 0 or not stored.called:
+            return stored
+        return self._in_memory(sequence, cache)
+
+    @staticmethod
+    def _in_memory(sequence: Sequence, cache: _Cache) -> codec.Position:
+        if cache.next == sequence.start:
+            return codec.Position(sequence.start, called=False)
+        return codec.Position(cache.next - sequence.increment, called=True)
+
+    def last_value(self, sequence: Sequence) -> int | None:
+        """The last value handed out, when memory knows it."""
+        cache = self._caches.get(sequence.storage_id)
+        return None if cache is None else cache.next - sequence.increment
+
+    def forget(self, storage_id: int) -> None:
+        """Drop reserved values: the definition changed or the sequence is gone."""
+        self._caches.pop(storage_id, None)
+
+    # ---- row numbers of tables without a primary key ---------------------------------------------
+
+    def take_rowid(self, storage_id: int) -> int | None:
+        """The next row number of a table without primary key, if one is in memory."""
+        cache = self._rowids.get(storage_id)
+        if cache is None or cache.count == 0:
+            return None
+        cache.count -= 1
+        cache.next += 1
+        return cache.next - 1
+
+    async def reserve_rowids(self, storage_id: int, wanted: int = MOST_AHEAD) -> None:
+        """Reserve row numbers for `take_rowid`."""
+        first = 0
+
+        def advance(position: codec.Position | None) -> codec.Position:
+            nonlocal first
+            first = 1 if position is None else position.last + 1
+            return codec.Position(first + wanted - 1, called=True)
+
+        await self._update(storage_id, advance)
+        cache = self._rowids.get(storage_id)
+        if cache is None or cache.count == 0:
+            self._rowids[storage_id] = _Cache(first, wanted)
+
+    async def rowid(self, storage_id: int) -> int:
+        """A row number that no row of the table had before."""
+        while (number := self.take_rowid(storage_id)) is None:
+            await self.reserve_rowids(storage_id)
+        return number
+
+    # ---- stored positions ------------------------------------------------------------------------
+
+    async def _update(
+        self, storage_id: int, advance: Callable[[codec.Position | None], codec.Position]
+    ) -> None:
+        key = codec.sequence_key(storage_id)
+        transaction = self._coordinator.begin(Isolation.READ_COMMITTED)
+        try:
+            [held] = await transaction.lock([key], LockStrength.UPDATE, WaitPolicy.BLOCK)
+            position = None if held.value is None else codec.decode_position(held.value)
+            transaction.put(key, codec.encode(advance(position)))
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+
+
+class SessionSequences:
+    """nextval, currval, lastval and setval as one session sees them; `find` gives a sequence by oid.
+
+    Call `statement_started` before each statement: reservations grow within a statement that uses many values.
+    """
+
+    __slots__ = ("_current", "_done", "_find", "_last", "_store", "_wanted")
+
+    def __init__(self, store: SequenceStore, find: Callable[[int], Sequence | None]) -> None:
+        self._store = store
+        self._find = find
+        self._current: dict[int, int] = {}
+        self._last: int | None = None
+        self._wanted = CACHE_AHEAD
+        self._done: set[tuple[int, int, bool]] = set()
+
+    def statement_started(self) -> None:
+        """Begin with a small reservation again."""
+        self._wanted = CACHE_AHEAD
+        self._done.clear()
+
+    def _sequence(self, oid: int) -> Sequence:
+        sequence = self._find(oid)
+        if sequence is None:
+            raise QueryError(f"could not open relation with OID {oid}", "42P01")
+        return sequence
+
+    def nextval(self, oid: int) -> int:
+        """The next value. Raises: SequenceWait; 2200H when used up."""
+        sequence = self._sequence(oid)
+        value = self._store.take(sequence)
+        if value is None:
+            wanted = self._wanted
+            self._wanted = min(wanted * 2, MOST_AHEAD)
+            raise SequenceWait(lambda: self._store.reserve(sequence, wanted))
+        self._current[sequence.id] = value
+        self._last = sequence.id
+        return value
+
+    async def prepare(self, oid: int, count: int) -> None:
+        """Have `count` values in memory, for a statement that knows how many it needs."""
+        await self._store.reserve(self._sequence(oid), count)
+
+    def currval(self, oid: int) -> int:
+        """The session's last value of this sequence. Raises: 55000 before the first nextval."""
+        sequence = self._sequence(oid)
+        if sequence.id not in self._current:
+            raise QueryError(
+                f'currval of sequence "{sequence.name}" is not yet defined in this session', "55000"
+            )
+        return self._current[sequence.id]
+
+    def lastval(self) -> int:
+        """The value of the session's last nextval. Raises: 55000 before the first."""
+        if self._last is None or self._find(self._last) is None:
+            raise QueryError("lastval is not yet defined in this session", "55000")
+        return self._current[self._last]
+
+    def setval(self, oid: int, value: int, called: bool = True) -> int:
+        """Set the position; takes effect at once and is not rolled back. Raises: SequenceWait; 22003."""
+        sequence = self._sequence(oid)
+        if not sequence.minimum <= value <= sequence.maximum:
+            raise QueryError(
+                f'setval: value {value} is out of bounds for sequence "{sequence.name}"'
+                f" ({sequence.minimum}..{sequence.maximum})",
+                "22003",
+            )
+        request = (sequence.id, value, called)
+        if request not in self._done:
+
+            async def store() -> None:
+                await self._store.set(sequence, value, called=called)
+                self._done.add(request)
+
+            raise SequenceWait(store)
+        if called:
+            self._current[sequence.id] = value
+            self._last = sequence.id
+        return value
+
+    def discard(self) -> None:
+        """DISCARD SEQUENCES: forget currval and lastval."""
+        self._current.clear()
+        self._last = None

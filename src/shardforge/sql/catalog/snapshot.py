@@ -1,0 +1,392 @@
+"""The catalog as one statement sees it: immutable, shared by every session of a database.
+
+A committed DDL makes a new snapshot with a higher `version`; a session's own uncommitted DDL is an overlay: the
+committed snapshot plus `changes`. No two snapshots with different contents ever have the same version in one
+process, so plans may be cached by it. Look-ups are dictionary look-ups.
+
+Names resolve as in PostgreSQL: a session's temporary schema first (relations only), then pg_catalog, then the
+search path, unless the path names one of the two explicitly. Source: PostgreSQL 15, src/backend/catalog/namespace.c.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
+
+from shardforge.errors import QueryError
+from shardforge.ids import TableId
+from shardforge.sql.catalog.descriptors import (
+    Database,
+    Index,
+    Role,
+    Schema,
+    Table,
+    View,
+)
+from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
+from shardforge.sql.catalog.relations import VirtualTable
+
+_versions = itertools.count(1)
+
+PG_CATALOG: Final = 11
+INFORMATION_SCHEMA: Final = 13000
+PG_TOAST: Final = 99
+
+SYSTEM_SCHEMAS: Final = {
+    "pg_catalog": PG_CATALOG,
+    "information_schema": INFORMATION_SCHEMA,
+    "pg_toast": PG_TOAST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRelation:
+    """An index seen as a relation, with the table that it belongs to."""
+
+    table: Table
+    index: Index
+
+    @property
+    def id(self) -> TableId:
+        """The index's oid."""
+        return self.index.id
+
+    @property
+    def name(self) -> str:
+        """The index's name."""
+        return self.index.name
+
+    @property
+    def schema_id(self) -> int:
+        """An index lives in its table's schema."""
+        return self.table.schema_id
+
+
+StoredRelation: TypeAlias = Table | View | SequenceDescriptor
+Relation: TypeAlias = Table | View | SequenceDescriptor | IndexRelation | VirtualTable
+Descriptor: TypeAlias = Table | View | SequenceDescriptor | Schema | Database | Role
+
+KIND_OF: Final[dict[type, str]] = {
+    Table: "relation",
+    View: "relation",
+    SequenceDescriptor: "relation",
+    Schema: "schema",
+    Database: "database",
+    Role: "role",
+}
+
+
+class Change(NamedTuple):
+    """One object's new descriptor, or None when it is gone. `kind` as in KIND_OF."""
+
+    kind: str
+    database_id: int
+    """0 for databases and roles, which all databases share."""
+    id: int
+    descriptor: Descriptor | None
+
+
+class CatalogSnapshot:
+    """What exists in one database (and which databases and roles exist), at one version."""
+
+    __slots__ = (
+        "_by_name",
+        "_databases",
+        "_indexes",
+        "_relations",
+        "_roles",
+        "_row_types",
+        "_schema_names",
+        "_schemas",
+        "base_version",
+        "changes",
+        "database",
+        "temporary_schema",
+        "version",
+        "virtual",
+    )
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        relations: Mapping[int, StoredRelation],
+        schemas: Mapping[int, Schema],
+        databases: Mapping[int, Database],
+        roles: Mapping[int, Role],
+        virtual: Mapping[tuple[str, str], VirtualTable],
+    ) -> None:
+        self.version = next(_versions)
+        self.base_version = self.version
+        self.database = database
+        self.changes: tuple[Change, ...] = ()
+        """The session's own uncommitted changes, when this is an overlay."""
+        self.temporary_schema: Schema | None = None
+        self.virtual = virtual
+        self._relations: dict[int, StoredRelation] = {}
+        self._by_name: dict[tuple[int, str], StoredRelation | IndexRelation] = {}
+        self._indexes: dict[int, IndexRelation] = {}
+        self._row_types: dict[int, StoredRelation] = {}
+        self._schemas: dict[int, Schema] = {}
+        self._schema_names: dict[str, Schema] = {}
+        self._databases = dict(databases)
+        self._roles = dict(roles)
+        for schema in schemas.values():
+            self._add_schema(schema)
+        for relation in relations.values():
+            self._add_relation(relation)
+
+    # ---- derived snapshots -----------------------------------------------------------------------
+
+    def with_changes(self, changes: Iterable[Change]) -> CatalogSnapshot:
+        """This snapshot with a session's further uncommitted changes on top."""
+        changes = tuple(changes)
+        copy = self._copy()
+        for change in changes:
+            copy._apply(change)
+        copy.changes = self.changes + changes
+        return copy
+
+    def advanced(self, changes: Iterable[Change]) -> CatalogSnapshot:
+        """The next committed snapshot of this database."""
+        copy = self._copy()
+        for change in changes:
+            copy._apply(change)
+        copy.base_version = copy.version
+        copy.changes = ()
+        return copy
+
+    def with_temporary_schema(self, schema: Schema) -> CatalogSnapshot:
+        """This snapshot for the session that owns the temporary `schema`."""
+        copy = self._copy()
+        copy.temporary_schema = schema
+        return copy
+
+    def _copy(self) -> CatalogSnapshot:
+        copy = CatalogSnapshot.__new__(CatalogSnapshot)
+        copy.version = next(_versions)
+        copy.base_version = self.base_version
+        copy.database = self.database
+        copy.changes = self.changes
+        copy.temporary_schema = self.temporary_schema
+        copy.virtual = self.virtual
+        copy._relations = self._relations.copy()
+        copy._by_name = self._by_name.copy()
+        copy._indexes = self._indexes.copy()
+        copy._row_types = self._row_types.copy()
+        copy._schemas = self._schemas.copy()
+        copy._schema_names = self._schema_names.copy()
+        copy._databases = self._databases.copy()
+        copy._roles = self._roles.copy()
+        return copy
+
+    def _apply(self, change: Change) -> None:
+        descriptor = change.descriptor
+        if change.kind == "relation":
+            if change.database_id != self.database.id:
+                return
+            self._remove_relation(change.id)
+            if isinstance(descriptor, (Table, View, SequenceDescriptor)):
+                self._add_relation(descriptor)
+        elif change.kind == "schema":
+            if change.database_id != self.database.id:
+                return
+            old = self._schemas.pop(change.id, None)
+            if old is not None:
+                del self._schema_names[old.name]
+            if isinstance(descriptor, Schema):
+                self._add_schema(descriptor)
+        elif change.kind == "role":
+            self._roles.pop(change.id, None)
+            if isinstance(descriptor, Role):
+                self._roles[change.id] = descriptor
+        else:
+            self._databases.pop(change.id, None)
+            if isinstance(descriptor, Database):
+                self._databases[change.id] = descriptor
+                if change.id == self.database.id:
+                    self.database = descriptor
+
+    def _add_schema(self, schema: Schema) -> None:
+        self._schemas[schema.id] = schema
+        self._schema_names[schema.name] = schema
+
+    def _add_relation(self, relation: StoredRelation) -> None:
+        self._relations[relation.id] = relation
+        self._by_name[relation.schema_id, relation.name] = relation
+        if isinstance(relation, Table):
+            for index in relation.indexes:
+                if index.name:
+                    found = IndexRelation(relation, index)
+                    self._indexes[index.id] = found
+                    self._by_name[relation.schema_id, index.name] = found
+        if not isinstance(relation, SequenceDescriptor) and relation.type_oid:
+            self._row_types[relation.type_oid] = relation
+
+    def _remove_relation(self, oid: int) -> None:
+        old = self._relations.pop(oid, None)
+        if old is None:
+            return
+        self._forget_name(old.schema_id, old.name, oid)
+        if isinstance(old, Table):
+            for index in old.indexes:
+                self._indexes.pop(index.id, None)
+                self._forget_name(old.schema_id, index.name, index.id)
+        if not isinstance(old, SequenceDescriptor):
+            self._row_types.pop(old.type_oid, None)
+
+    def _forget_name(self, schema_id: int, name: str, oid: int) -> None:
+        """Remove a name unless a later change of the same batch gave it to another object."""
+        held = self._by_name.get((schema_id, name))
+        if held is not None and held.id == oid:
+            del self._by_name[schema_id, name]
+
+    # ---- relations -------------------------------------------------------------------------------
+
+    def relation(
+        self, schema: str | None, name: str, search_path: Sequence[str] = ()
+    ) -> Relation | None:
+        """The relation that a name means; 3F000 when the named schema does not exist."""
+        if schema is not None:
+            return self.relation_in(self.schema_for_lookup(schema), name)
+        if self.temporary_schema is not None and "pg_temp" not in search_path:
+            found = self._by_name.get((self.temporary_schema.id, name))
+            if found is not None:
+                return found
+        if "pg_catalog" not in search_path:
+            virtual = self.virtual.get(("pg_catalog", name))
+            if virtual is not None:
+                return virtual
+        for entry in search_path:
+            known = self.schema_by_name(entry)
+            if known is not None:
+                relation = self.relation_in(known, name)
+                if relation is not None:
+                    return relation
+        return None
+
+    def relation_in(self, schema: Schema, name: str) -> Relation | None:
+        """The relation of that name in one schema."""
+        found = self._by_name.get((schema.id, name))
+        return found if found is not None else self.virtual.get((schema.name, name))
+
+    def relation_by_id(self, oid: int) -> Relation | None:
+        """The relation with an oid; indexes and catalog tables included."""
+        found = self._relations.get(oid) or self._indexes.get(oid)
+        if found is not None:
+            return found
+        for virtual in self.virtual.values():
+            if virtual.id == oid:
+                return virtual
+        return None
+
+    def table_by_id(self, oid: int) -> Table | None:
+        """The table with an oid."""
+        found = self._relations.get(oid)
+        return found if isinstance(found, Table) else None
+
+    def sequence_by_id(self, oid: int) -> SequenceDescriptor | None:
+        """The sequence with an oid."""
+        found = self._relations.get(oid)
+        return found if isinstance(found, SequenceDescriptor) else None
+
+    def relations(self) -> Iterator[StoredRelation]:
+        """Every stored table, view and sequence of the database."""
+        return iter(self._relations.values())
+
+    def tables(self) -> Iterator[Table]:
+        """Every stored table."""
+        return (r for r in self._relations.values() if isinstance(r, Table))
+
+    def views(self) -> Iterator[View]:
+        """Every view."""
+        return (r for r in self._relations.values() if isinstance(r, View))
+
+    def sequences(self) -> Iterator[SequenceDescriptor]:
+        """Every sequence."""
+        return (r for r in self._relations.values() if isinstance(r, SequenceDescriptor))
+
+    def relations_of_schema(self, schema_id: int) -> list[StoredRelation]:
+        """The stored relations of one schema."""
+        return [r for r in self._relations.values() if r.schema_id == schema_id]
+
+    def is_visible(self, relation: Relation, search_path: Sequence[str]) -> bool:
+        """Whether the relation's bare name means it."""
+        found = self.relation(None, relation.name, search_path)
+        return found is not None and found.id == relation.id
+
+    def qualified_name(self, relation: Relation) -> tuple[str, str]:
+        """(schema name, relation name)."""
+        if isinstance(relation, VirtualTable):
+            return relation.schema, relation.name
+        return self._schemas[relation.schema_id].name, relation.name
+
+    # ---- row types -------------------------------------------------------------------------------
+
+    def row_type(self, oid: int) -> Table | View | None:
+        """The relation whose rows a composite type describes."""
+        found = self._row_types.get(oid)
+        return found if isinstance(found, (Table, View)) else None
+
+    # ---- schemas, databases, roles ---------------------------------------------------------------
+
+    def schema_by_name(self, name: str) -> Schema | None:
+        """The schema of that name; pg_temp means the session's own."""
+        if name == "pg_temp":
+            return self.temporary_schema
+        return self._schema_names.get(name)
+
+    def schema_for_lookup(self, name: str) -> Schema:
+        """The schema of that name, or PostgreSQL's 3F000."""
+        schema = self.schema_by_name(name)
+        if schema is None:
+            raise QueryError(f'schema "{name}" does not exist', "3F000")
+        return schema
+
+    def schema_by_id(self, oid: int) -> Schema | None:
+        """The schema with an oid."""
+        return self._schemas.get(oid)
+
+    def schemas(self) -> Iterator[Schema]:
+        """Every schema, the system's included."""
+        return iter(self._schemas.values())
+
+    def creation_schema(self, search_path: Sequence[str]) -> Schema:
+        """Where an unqualified CREATE puts its object: the path's first existing schema, else 3F000."""
+        for name in search_path:
+            schema = self.schema_by_name(name)
+            if schema is not None:
+                return schema
+        raise QueryError("no schema has been selected to create in", "3F000")
+
+    def current_schemas(self, search_path: Sequence[str], *, implicit: bool) -> list[str]:
+        """current_schemas(): the path's existing schemas in order."""
+        names = [s.name for s in map(self.schema_by_name, search_path) if s is not None]
+        if implicit:
+            if "pg_catalog" not in names:
+                names.insert(0, "pg_catalog")
+            if self.temporary_schema is not None and self.temporary_schema.name not in names:
+                names.insert(0, self.temporary_schema.name)
+        return list(dict.fromkeys(names))
+
+    def database_named(self, name: str) -> Database | None:
+        """The database of that name."""
+        return next((d for d in self._databases.values() if d.name == name), None)
+
+    def databases(self) -> Iterator[Database]:
+        """Every database."""
+        return iter(self._databases.values())
+
+    def role_named(self, name: str) -> Role | None:
+        """The role of that name."""
+        return next((r for r in self._roles.values() if r.name == name), None)
+
+    def role_by_id(self, oid: int) -> Role | None:
+        """The role with an oid."""
+        return self._roles.get(oid)
+
+    def roles(self) -> Iterator[Role]:
+        """Every role."""
+        return iter(self._roles.values())

@@ -1,0 +1,304 @@
+"""The catalog of the node: descriptors loaded at start, current snapshots, and what committed DDL does to them.
+
+Descriptors are rows of the meta shard, written by each DDL inside the session's own transaction, so DDL commits or
+rolls back together with data. The life of a change:
+
+    DDL         puts the new descriptor rows in its transaction and gives the session an overlay snapshot
+    commit      makes the rows durable
+    publish     makes the overlay's changes the next committed snapshot of every database they concern
+
+Between a statement's start and end a session keeps one snapshot; `refresh` moves its overlay onto newer committed
+ones in between. Table locks (`locks`) keep a table's users and its DDL apart, so what `publish` changes has no readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from shardforge.keys import prefix_end
+from shardforge.sql.catalog import codec
+from shardforge.sql.catalog.descriptors import (
+    FIRST_USER_OID,
+    POSTGRES_DATABASE,
+    PUBLIC_SCHEMA,
+    SUPERUSER,
+    Database,
+    Role,
+    Schema,
+    Sequence,
+    Table,
+    View,
+)
+from shardforge.sql.catalog.relations import VirtualTable
+from shardforge.sql.catalog.sequences import SequenceStore
+from shardforge.sql.catalog.snapshot import (
+    KIND_OF,
+    SYSTEM_SCHEMAS,
+    CatalogSnapshot,
+    Change,
+    Descriptor,
+    StoredRelation,
+)
+from shardforge.sql.catalog.tablelocks import TableLocks
+from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, Transaction, WaitPolicy
+
+_OID_BATCH: Final = 64
+
+SYSTEM_SCHEMA_DESCRIPTORS: Final = tuple(
+    Schema(id=oid, name=name, database_id=0) for name, oid in SYSTEM_SCHEMAS.items()
+)
+
+
+class CatalogStore:
+    """What every session of the node shares: snapshots, oids, sequences, table locks."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        virtual: Mapping[tuple[str, str], VirtualTable] | None = None,
+    ) -> None:
+        self.coordinator = coordinator
+        self.locks = TableLocks()
+        self.sequences = SequenceStore(coordinator)
+        self._virtual = {} if virtual is None else virtual
+        self._current: dict[int, CatalogSnapshot] = {}
+        self._next_oid = 0
+        self._oid_limit = 0
+
+    # ---- start -----------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read the catalog, or write the first one into an empty meta shard.
+
+        Temporary tables of a process that is gone are dropped here.
+        """
+        descriptors = await self._read_all()
+        if not descriptors:
+            await self._bootstrap()
+            descriptors = await self._read_all()
+        leftovers = [d for d in descriptors if getattr(d[2], "temporary_session", 0)]
+        if leftovers:
+            await self._drop_leftovers(leftovers)
+            descriptors = [d for d in descriptors if d not in leftovers]
+        self._current = _snapshots(descriptors, self._virtual)
+
+    async def _read_all(self) -> list[tuple[str, int, Descriptor]]:
+        found: list[tuple[str, int, Descriptor]] = []
+        transaction = self.coordinator.begin(Isolation.READ_COMMITTED, read_only=True)
+        try:
+            start = codec.CATALOG_PREFIX
+            async for rows in transaction.scan(start, prefix_end(start)):
+                for _, value in rows:
+                    database_id, descriptor = codec.decode_row(value)
+                    found.append((KIND_OF[type(descriptor)], database_id, descriptor))
+        finally:
+            await transaction.rollback()
+        return found
+
+    async def _bootstrap(self) -> None:
+        role = Role(id=SUPERUSER, name="shardforge", superuser=True, create_database=True,
+                    create_role=True, replication=True, bypass_rls=True)  # fmt: skip
+        databases = (
+            Database(id=POSTGRES_DATABASE, name="postgres",
+                     comment="default administrative connection database"),
+            Database(id=FIRST_USER_OID, name="shardforge"),
+        )  # fmt: skip
+        changes = [Change("role", 0, role.id, role)]
+        for database in databases:
+            changes.append(Change("database", 0, database.id, database))
+            changes.append(public_schema(database.id))
+        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
+        try:
+            await write_changes(transaction, changes)
+            await put_locked(transaction, {codec.OID_COUNTER: codec.encode(FIRST_USER_OID + 1)})
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+
+    async def _drop_leftovers(self, leftovers: Iterable[tuple[str, int, Descriptor]]) -> None:
+        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
+        try:
+            writes: dict[bytes, bytes | None] = {}
+            for kind, database_id, descriptor in leftovers:
+                writes[codec.descriptor_key(kind, database_id, descriptor.id)] = None
+                if isinstance(descriptor, Table):
+                    dropped = codec.Dropped(descriptor.storage_id, descriptor.sharding.kind, ())
+                    writes[codec.dropped_key(descriptor.storage_id)] = codec.encode(dropped)
+                for key in names_of(database_id, descriptor):
+                    writes[key] = None
+            await put_locked(transaction, writes)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+
+    # ---- snapshots -------------------------------------------------------------------------------
+
+    def current(self, database_id: int) -> CatalogSnapshot:
+        """The committed snapshot of a database that exists."""
+        return self._current[database_id]
+
+    def database_named(self, name: str) -> Database | None:
+        """The database of that name, for a connection's start."""
+        for snapshot in self._current.values():
+            if snapshot.database.name == name:
+                return snapshot.database
+        return None
+
+    def role_named(self, name: str) -> Role | None:
+        """The role of that name, for a connection's start."""
+        for snapshot in self._current.values():
+            return snapshot.role_named(name)
+        return None
+
+    def refresh(self, snapshot: CatalogSnapshot) -> CatalogSnapshot:
+        """The session's view on top of the newest committed snapshot; the same object when that is unchanged.
+
+        Also undoes DDL: give it the snapshot from before.
+        """
+        base = self._current.get(snapshot.database.id)
+        if base is None or base.version == snapshot.base_version:
+            return snapshot
+        if snapshot.temporary_schema is not None:
+            base = base.with_temporary_schema(snapshot.temporary_schema)
+        return base.with_changes(snapshot.changes) if snapshot.changes else base
+
+    def publish(self, snapshot: CatalogSnapshot) -> CatalogSnapshot:
+        """Make a committed session's changes everybody's; returns the session's new snapshot."""
+        changes = snapshot.changes
+        if changes:
+            for database_id, current in list(self._current.items()):
+                if any(change.database_id in (0, database_id) for change in changes):
+                    self._current[database_id] = current.advanced(changes)
+            self._publish_databases(snapshot, changes)
+        return self.without_changes(snapshot)
+
+    def _publish_databases(self, snapshot: CatalogSnapshot, changes: tuple[Change, ...]) -> None:
+        for change in changes:
+            if change.kind != "database":
+                continue
+            if change.descriptor is None:
+                self._current.pop(change.id, None)
+            elif change.id not in self._current and isinstance(change.descriptor, Database):
+                created = CatalogSnapshot(
+                    change.descriptor,
+                    relations={},
+                    schemas={s.id: s for s in SYSTEM_SCHEMA_DESCRIPTORS},
+                    databases={d.id: d for d in snapshot.databases()},
+                    roles={r.id: r for r in snapshot.roles()},
+                    virtual=self._virtual,
+                )
+                self._current[change.id] = created.advanced(changes)
+
+    def without_changes(self, snapshot: CatalogSnapshot) -> CatalogSnapshot:
+        """The session's view after its transaction ended: committed state and its temporary schema, if that exists."""
+        base = self._current.get(snapshot.database.id)
+        if base is None:
+            return snapshot
+        schema = snapshot.temporary_schema
+        if schema is None or base.schema_by_id(schema.id) is None:
+            return base
+        if not snapshot.changes and base.version == snapshot.base_version:
+            return snapshot
+        return base.with_temporary_schema(schema)
+
+    # ---- oids ------------------------------------------------------------------------------------
+
+    async def new_oid(self) -> int:
+        """An oid that no object has or will have; never rolled back."""
+        while self._next_oid >= self._oid_limit:
+            await self._reserve_oids()
+        self._next_oid += 1
+        return self._next_oid - 1
+
+    async def _reserve_oids(self) -> None:
+        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
+        try:
+            [held] = await transaction.lock(
+                [codec.OID_COUNTER], LockStrength.UPDATE, WaitPolicy.BLOCK
+            )
+            first = FIRST_USER_OID + 1 if held.value is None else codec.decode_int(held.value)
+            transaction.put(codec.OID_COUNTER, codec.encode(first + _OID_BATCH))
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+        if self._next_oid >= self._oid_limit:  # else another task filled it meanwhile
+            self._next_oid, self._oid_limit = first, first + _OID_BATCH
+
+
+def public_schema(database_id: int) -> Change:
+    """The schema that every new database has."""
+    schema = Schema(PUBLIC_SCHEMA, "public", database_id, comment="standard public schema")
+    return Change("schema", database_id, schema.id, schema)
+
+
+def names_of(database_id: int, descriptor: Descriptor) -> list[bytes]:
+    """The name rows that an object holds."""
+    if isinstance(descriptor, Table):
+        names = [descriptor.name, *(index.name for index in descriptor.indexes if index.name)]
+        return [
+            codec.name_key("relation", database_id, descriptor.schema_id, name) for name in names
+        ]
+    if isinstance(descriptor, (View, Sequence)):
+        return [codec.name_key("relation", database_id, descriptor.schema_id, descriptor.name)]
+    return [codec.name_key(KIND_OF[type(descriptor)], database_id, 0, descriptor.name)]
+
+
+async def put_locked(transaction: Transaction, writes: Mapping[bytes, bytes | None]) -> None:
+    """Lock the keys and write them (None deletes)."""
+    if not writes:
+        return
+    keys = sorted(writes)
+    await transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
+    for key in keys:
+        value = writes[key]
+        if value is None:
+            transaction.delete(key)
+        else:
+            transaction.put(key, value)
+
+
+async def write_changes(transaction: Transaction, changes: Iterable[Change]) -> None:
+    """Write new objects' descriptor and name rows; for changed ones see ddl.context, which compares names."""
+    writes: dict[bytes, bytes | None] = {}
+    for change in changes:
+        assert change.descriptor is not None, "a new object has a descriptor"
+        key = codec.descriptor_key(change.kind, change.database_id, change.id)
+        writes[key] = codec.encode_row(change.database_id, change.descriptor)
+        for name in names_of(change.database_id, change.descriptor):
+            writes[name] = codec.encode(change.id)
+    await put_locked(transaction, writes)
+
+
+def _snapshots(
+    descriptors: Iterable[tuple[str, int, Descriptor]],
+    virtual: Mapping[tuple[str, str], VirtualTable],
+) -> dict[int, CatalogSnapshot]:
+    databases: dict[int, Database] = {}
+    roles: dict[int, Role] = {}
+    schemas: dict[int, dict[int, Schema]] = {}
+    relations: dict[int, dict[int, StoredRelation]] = {}
+    for _, database_id, descriptor in descriptors:
+        if isinstance(descriptor, Database):
+            databases[descriptor.id] = descriptor
+        elif isinstance(descriptor, Role):
+            roles[descriptor.id] = descriptor
+        elif isinstance(descriptor, Schema):
+            schemas.setdefault(database_id, {})[descriptor.id] = descriptor
+        else:
+            relations.setdefault(database_id, {})[descriptor.id] = descriptor
+    system = {schema.id: schema for schema in SYSTEM_SCHEMA_DESCRIPTORS}
+    return {
+        database.id: CatalogSnapshot(
+            database,
+            relations=relations.get(database.id, {}),
+            schemas=system | schemas.get(database.id, {}),
+            databases=databases,
+            roles=roles,
+            virtual=virtual,
+        )
+        for database in databases.values()
+    }
