@@ -1,0 +1,245 @@
+"""One client's connection: bytes in, statements run in order, bytes out.
+
+Everything that one wake-up brings is parsed, run and answered together: the connection's flow runs in place until it
+has to wait (for a lock, a disk, a slow reader) or has no message left, and only then writes. Messages that arrive
+meanwhile queue up; past `QUEUE_BYTES_MAX` reading pauses, so a hostile client holds a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError
+from shardforge.server.pgwire import backend, frontend
+from shardforge.server.pgwire.conversation import Conversation
+from shardforge.server.pgwire.flow import PARK, Flow
+from shardforge.server.pgwire.startup import Closed, Greeting, greet
+
+if TYPE_CHECKING:
+    from shardforge.server.pgwire.server import Server
+
+QUEUE_BYTES_MAX = 4 * 1024 * 1024
+STARTUP_SECONDS_MAX = 60
+
+log = logging.getLogger("shardforge.pgwire")
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one client. `server` owns it; it ends when either side closes."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.reader = frontend.MessageReader()
+        self.conversation: Conversation | None = None
+        self.tls = False
+        self._messages: deque[frontend.Message] = deque()
+        self._queued_bytes = 0
+        self._reading = True
+        self._lost = False
+        self._malformed: NetworkError | None = None
+        self._flow = Flow(self._serve(), self.loop, self._flow_ended)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._closed: asyncio.Future[None] = self.loop.create_future()
+        self.cancel_reason: QueryError | TransactionError | None = None
+
+    # ------------------------------------------------------------ transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected, or its TLS is up."""
+        assert isinstance(transport, asyncio.Transport)
+        first = self.transport is None
+        self.transport = transport
+        if self.conversation is not None:
+            self.conversation.output.attach(transport)
+        if first:
+            self.server.connections.add(self)
+            self._deadline = self.loop.call_later(STARTUP_SECONDS_MAX, self.abort)
+            self._flow.start()
+
+    def data_received(self, data: bytes) -> None:
+        """Cut into messages; run what can be run."""
+        self.server.telemetry.bytes_received_total += len(data)
+        reader = self.reader
+        reader.feed(data)
+        self._cut()
+        if self._flow.parked:
+            self._flow.resume()
+        elif (
+            self._queued_bytes + reader.pending_bytes > QUEUE_BYTES_MAX
+            and self._reading
+            and self.transport
+        ):
+            if self._messages:
+                self._reading = False
+                self.transport.pause_reading()
+
+    def _cut(self) -> None:
+        reader = self.reader
+        try:
+            while self._malformed is None:
+                message = reader.next_message()
+                if message is None:
+                    return
+                self._messages.append(message)
+                self._queued_bytes += len(message.body)
+                if reader.starting:
+                    return  # what follows depends on this one: TLS, or typed messages
+        except NetworkError as error:
+            self._malformed = error
+
+    def pause_writing(self) -> None:
+        """The client is slow to read."""
+        if self.conversation is not None:
+            self.conversation.output.pause()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        if self.conversation is not None:
+            self.conversation.output.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: end what runs for it."""
+        self._lost = True
+        self.resume_writing()
+        self._flow.cancel()
+
+    # ------------------------------------------------------------ flow's side
+
+    async def next_message(self) -> frontend.Message:
+        """The next message; writes what is queued before it waits. Raises Closed when there will be none."""
+        while not self._messages:
+            if self._lost:
+                raise Closed
+            if self._malformed is not None:
+                raise self._malformed
+            if self.conversation is not None:
+                self.conversation.idle()
+            await PARK
+        message = self._messages.popleft()
+        self._queued_bytes -= len(message.body)
+        if (
+            not self._reading
+            and self._queued_bytes < QUEUE_BYTES_MAX // 2
+            and self.transport is not None
+        ):
+            self._reading = True
+            self.transport.resume_reading()
+        return message
+
+    def start_messages(self) -> None:
+        """The start-up packet has been read: typed messages follow."""
+        self.reader.starting = False
+        self.reader.body_bytes_max = frontend.STARTUP_BYTES_MAX
+        self._cut()
+
+    def start_queries(self) -> None:
+        """Authentication is done: messages may be as large as the protocol allows."""
+        self.reader.body_bytes_max = frontend.MESSAGE_BYTES_MAX
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def write(self, data: bytes) -> None:
+        """Write at once; during start-up, before there is a conversation."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    async def start_tls(self) -> None:
+        """Go on encrypted. Bytes sent in the clear after the request are refused (CVE-2021-23214)."""
+        assert self.transport is not None and self.server.tls is not None, (
+            "asked for by a connected client"
+        )
+        if self.reader.pending_bytes or self._messages:
+            raise NetworkError("received unencrypted data after SSL request", "08P01")
+        self.write(b"S")
+        transport = await self.loop.start_tls(
+            self.transport, self, self.server.tls, server_side=True
+        )
+        assert transport is not None
+        self.transport = transport
+        self.tls = True
+
+    async def _serve(self) -> None:
+        greeting: Greeting | None = None
+        try:
+            greeting = await greet(self)
+            if greeting is None:
+                return
+            self.conversation = Conversation(self, greeting)
+            await self.conversation.run()
+        except Closed:
+            return
+        except asyncio.CancelledError:
+            if self._lost:
+                return
+            reason = self.cancel_reason or QueryError(
+                "terminating connection due to administrator command", "57P01"
+            )
+            self.write(backend.error_response(reason, severity="FATAL"))
+        except DatabaseError as error:
+            self.server.log_error(error, greeting)
+            if self.conversation is not None:
+                self.conversation.output.flush()
+            self.write(backend.error_response(error, severity="FATAL"))
+        finally:
+            if self.conversation is not None:
+                await self.conversation.close()
+
+    def _flow_ended(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            log.error("a connection ended on an internal error", exc_info=error)
+            self.write(
+                backend.error_response(
+                    DatabaseError("internal error; see error.log", "XX000"), severity="FATAL"
+                )
+            )
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self.transport is not None:
+            self.transport.close()
+        self.server.connections.discard(self)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    # ------------------------------------------------------------ server's side
+
+    def interrupt(self, reason: QueryError) -> None:
+        """Cancel the statement that runs now, if one does."""
+        if self.conversation is not None and self.conversation.running and not self._flow.parked:
+            self.cancel_reason = reason
+            self._flow.cancel()
+
+    def terminate(self, reason: QueryError | TransactionError) -> None:
+        """End an idle connection, telling the client why."""
+        self.cancel_reason = reason
+        self._flow.cancel()
+
+    def shut_down(self) -> None:
+        """End the connection when its statement is done; at once when it is idle."""
+        if self.conversation is None or (
+            self._flow.parked and not self.conversation.session.in_block
+        ):
+            self.cancel_reason = None
+            self._flow.cancel()
+        else:
+            self.conversation.ending = True
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._lost = True
+        if self.transport is not None:
+            self.transport.abort()
+        self._flow.cancel()
+
+    async def wait_closed(self) -> None:
+        """Return when nothing runs for this connection any more."""
+        await asyncio.shield(self._closed)
+
+    @property
+    def peer(self) -> Any:
+        """The client's address, as the transport tells it."""
+        return self.transport.get_extra_info("peername") if self.transport is not None else None

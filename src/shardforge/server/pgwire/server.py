@@ -1,0 +1,133 @@
+"""The listening side: accepts connections, refuses what it must, cancels, drains, and reports what statements did."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import Any
+
+from shardforge.config import Config, split_address
+from shardforge.errors import DatabaseError, NetworkError, QueryError, Reaction
+from shardforge.server.pgwire.connection import Connection
+from shardforge.sql.catalog.descriptors import Role
+from shardforge.sql.session.instance import Instance
+from shardforge.sql.session.session import Session
+
+error_log = logging.getLogger("shardforge.error")
+query_log = logging.getLogger("shardforge.query")
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    """The server's TLS, or None when none is configured. Raises NetworkError when the files cannot be used."""
+    security = config.security
+    if not security.tls_certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(Path(security.tls_certificate), Path(security.tls_key))
+    except (OSError, ssl.SSLError) as error:
+        raise NetworkError(
+            f"security.tls_certificate = {security.tls_certificate!r}, security.tls_key = {security.tls_key!r}: "
+            f"cannot be used: {error}",
+            "F0000",
+        ) from error
+    return context
+
+
+class Server:
+    """Serves the PostgreSQL protocol on the configured address."""
+
+    def __init__(self, config: Config, instance: Instance) -> None:
+        self.config = config
+        self.instance = instance
+        self.telemetry = instance.telemetry
+        self.tls = tls_context(config)
+        self.connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._slow_seconds = config.sql.slow_statement_ms / 1000
+
+    async def listen(self) -> tuple[str, int]:
+        """Accept clients; returns the address. Raises NetworkError when it is in use."""
+        host, port = split_address(self.config.cluster.bind_address)
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(
+                lambda: Connection(self), host, port, backlog=1024
+            )
+        except OSError as error:
+            raise NetworkError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                "08006",
+                hint="Stop what uses the port, or choose another with --bind.",
+            ) from error
+        address = self._listener.sockets[0].getsockname()
+        return address[0], address[1]
+
+    def session_defaults(self, role: Role, user: str) -> dict[str, str]:
+        """The values that a session of `user` starts with."""
+        timeout_ms = round(self.config.sql.query_timeout_sec * 1000)
+        return {
+            "statement_timeout": f"{timeout_ms}ms" if timeout_ms else "0",
+            "max_connections": str(self.config.sql.max_connections),
+            "session_authorization": user,
+            "is_superuser": "on" if role.superuser else "off",
+            "ssl": "on" if self.tls is not None else "off",
+            **role.settings,
+        }
+
+    def cancel(self, process_id: int, secret: bytes) -> None:
+        """A cancel request: end the session's statement, if the secret is right."""
+        session = self.instance.sessions.get(process_id)
+        if session is not None and session.secret == secret:
+            self.interrupt(session, QueryError("canceling statement due to user request", "57014"))
+
+    def interrupt(self, session: Session, reason: QueryError) -> bool:
+        """Cancel what `session` runs; False when it has no connection."""
+        for connection in self.connections:
+            if connection.conversation is not None and connection.conversation.session is session:
+                connection.interrupt(reason)
+                return True
+        return False
+
+    def statement_done(self, session: Session, kind: str, seconds: float) -> None:
+        """Count a statement, and write down a slow one."""
+        self.telemetry.statement_done(kind, seconds)
+        if 0 <= self._slow_seconds <= seconds:
+            query_log.info(
+                "slow statement",
+                extra={"fields": {
+                    "user": session.user, "database": session.database, "process": session.process_id,
+                    "milliseconds": round(seconds * 1000, 3), "kind": kind, "statement": session.query[:10_000],
+                }},
+            )  # fmt: skip
+
+    def log_error(self, error: DatabaseError, who: Any) -> None:
+        """Write an error down with the words that the client gets."""
+        severe = error.reaction is Reaction.INTERNAL
+        error_log.log(
+            logging.ERROR if severe else logging.WARNING,
+            str(error),
+            exc_info=error if severe else None,
+            extra={"fields": {
+                "sqlstate": error.sqlstate, "detail": error.detail, "hint": error.hint,
+                "user": getattr(who, "user", ""), "database": getattr(who, "database", ""),
+                "statement": getattr(who, "query", "")[:2000],
+            }},
+        )  # fmt: skip
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, let running statements end, then close what is left."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self.connections):
+            connection.shut_down()
+        waiting = [asyncio.ensure_future(c.wait_closed()) for c in self.connections]
+        if waiting:
+            _, pending = await asyncio.wait(waiting, timeout=seconds)
+            for connection in list(self.connections):
+                connection.abort()
+            for task in pending:
+                task.cancel()

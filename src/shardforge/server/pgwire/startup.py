@@ -1,0 +1,174 @@
+"""The beginning of a connection: TLS, cancel requests, authentication, and the session's first parameters.
+
+Source: PostgreSQL 15, chapters 55.2.1, 55.2.7 (cancel) and 55.2.10 (SSL).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shardforge.errors import DatabaseError, NetworkError, QueryError
+from shardforge.server.pgwire import authentication, backend, frontend
+from shardforge.sql.session.session import Session
+from shardforge.sql.session.settings import Settings
+
+if TYPE_CHECKING:
+    from shardforge.server.pgwire.connection import Connection
+
+_CONNECTION_OPTIONS = {"user", "database", "options", "replication"}
+PASSWORD_MESSAGE = ord("p")
+
+
+class Closed(Exception):  # noqa: N818  # not an error: the client has gone
+    """The connection has ended; there is nobody to tell."""
+
+
+@dataclass(slots=True)
+class Greeting:
+    """Who the client turned out to be."""
+
+    user: str
+    database: str
+    host: str
+    session: Session
+
+
+async def greet(connection: Connection) -> Greeting | None:
+    """Go through start-up; None when the connection was only a cancel request. Raises NetworkError or QueryError."""
+    while True:
+        message = await connection.next_message()
+        startup = frontend.read_startup(message.body)
+        if startup.code == frontend.SSL_REQUEST:
+            if connection.server.tls is not None and not connection.tls:
+                await connection.start_tls()
+            else:
+                connection.write(b"N")
+        elif startup.code == frontend.GSSENC_REQUEST:
+            connection.write(b"N")
+        elif startup.code == frontend.CANCEL_REQUEST:
+            connection.server.cancel(startup.process_id, startup.secret)
+            return None
+        elif startup.code >> 16 == 3:
+            return await _log_in(connection, startup.code, startup.parameters)
+        else:
+            version = f"{startup.code >> 16}.{startup.code & 0xFFFF}"
+            raise NetworkError(
+                f"unsupported frontend protocol {version}: server supports 3.0", "0A000"
+            )
+
+
+async def _log_in(connection: Connection, code: int, parameters: dict[str, str]) -> Greeting:
+    server = connection.server
+    connection.start_messages()
+    if server.config.security.tls_required and not connection.tls:
+        raise NetworkError("connection requires TLS", "28000", hint="Connect with sslmode=require.")
+    _negotiate(connection, code, parameters)
+    user = parameters.get("user", "")
+    if not user:
+        raise NetworkError("no PostgreSQL user name specified in startup packet", "28000")
+    database = parameters.get("database") or user
+    peer = connection.peer
+    host = peer[0] if isinstance(peer, tuple) else ""
+    catalog = server.instance.catalog
+    role = catalog.role(user)
+    if authentication.needs_password(server.config.security, host):
+        await _authenticate(connection, authentication.ScramExchange(user, role), user)
+    if role is None or not role.login:
+        why = (
+            f'role "{user}" does not exist'
+            if role is None
+            else f'role "{user}" is not permitted to log in'
+        )
+        raise NetworkError(why, "28000")
+    if catalog.database(database) is None:
+        raise QueryError(f'database "{database}" does not exist', "3D000")
+    if len(server.instance.sessions) >= server.config.sql.max_connections:
+        server.telemetry.connections_refused_total += 1
+        raise NetworkError("sorry, too many clients already", "53300")
+    connection.start_queries()
+    settings = _settings(server.session_defaults(role, user), parameters)
+    secret = secrets.token_bytes(4)
+    session = Session(
+        server.instance, user=user, database=database, secret=secret, client=host, settings=settings
+    )
+    server.telemetry.connections_total += 1
+    return Greeting(user, database, host, session)
+
+
+def _negotiate(connection: Connection, code: int, parameters: dict[str, str]) -> None:
+    """NegotiateProtocolVersion for a newer minor version or `_pq_.` options."""
+    options = [name for name in parameters if name.startswith("_pq_.")]
+    if code == frontend.PROTOCOL_3 and not options:
+        return
+    body = (0).to_bytes(4, "big") + len(options).to_bytes(4, "big")
+    connection.write(
+        backend.message(b"v", body + b"".join(name.encode() + b"\0" for name in options))
+    )
+
+
+async def _authenticate(
+    connection: Connection, exchange: authentication.ScramExchange, user: str
+) -> None:
+    connection.write(backend.authentication(10, authentication.MECHANISM.encode() + b"\0\0"))
+    mechanism, data = frontend.read_sasl_initial(await _password_message(connection))
+    if mechanism != authentication.MECHANISM:
+        raise NetworkError("client selected an invalid SASL authentication mechanism", "08P01")
+    connection.write(backend.authentication(11, exchange.first(data)))
+    proof = await _password_message(connection)
+    connection.write(backend.authentication(12, exchange.final(proof)))
+
+
+async def _password_message(connection: Connection) -> bytes:
+    message = await connection.next_message()
+    if message.kind != PASSWORD_MESSAGE:
+        raise NetworkError(f"expected password response, got message type {message.kind}", "08P01")
+    return message.body
+
+
+def _settings(defaults: dict[str, str], parameters: dict[str, str]) -> Settings:
+    """The session's settings: the server's defaults, then `options`, then the other start-up parameters."""
+    settings = Settings(defaults)
+    given = list(_command_line(parameters.get("options", "")))
+    given += [
+        (n, v)
+        for n, v in parameters.items()
+        if n not in _CONNECTION_OPTIONS and not n.startswith("_pq_.")
+    ]
+    for name, value in given:
+        try:
+            settings.set(name, value)
+        except DatabaseError as error:
+            if name == "client_encoding":
+                raise QueryError(
+                    f"conversion between {value} and UTF8 is not supported", "0A000"
+                ) from error
+            raise
+    settings.end_transaction(committed=True)
+    return Settings(dict(defaults, **{name: settings.show(name) for name, _ in given}))
+
+
+def _command_line(options: str) -> list[tuple[str, str]]:
+    """The `-c name=value` and `--name=value` of the `options` parameter."""
+    words = options.replace("\\ ", "\0").split()
+    words = [word.replace("\0", " ") for word in words]
+    found: list[tuple[str, str]] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word == "-c" and position + 1 < len(words):
+            position += 1
+            word = words[position]
+        elif word.startswith("--"):
+            word = word[2:]
+        elif word.startswith("-c"):
+            word = word[2:]
+        else:
+            raise NetworkError(f"invalid command-line argument for server process: {word}", "42601")
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise NetworkError(f"invalid command-line argument for server process: {word}", "42601")
+        found.append((name.replace("-", "_"), value))
+        position += 1
+    return found

@@ -1,0 +1,85 @@
+"""What all sessions of a node share: the store, the catalog, cached plans, and who is connected."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shardforge.config import Config
+from shardforge.ports import Clock
+from shardforge.sql.catalog.store import CatalogStore
+from shardforge.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from shardforge.sql.session.session import Session
+    from shardforge.sql.session.statements import Prepared
+    from shardforge.txn.store import Store
+
+PlanKey = tuple[object, ...]
+
+
+class PlanCache:
+    """Prepared statements by text, parameter types, catalog version and settings; the least recently used goes first."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._plans: OrderedDict[PlanKey, Prepared] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def get(self, key: PlanKey) -> Prepared | None:
+        """The cached statement, now the most recently used."""
+        found = self._plans.get(key)
+        if found is not None:
+            self._plans.move_to_end(key)
+        return found
+
+    def put(self, key: PlanKey, prepared: Prepared) -> None:
+        """Keep `prepared`; nothing is kept when the size is 0."""
+        if self._size_max == 0:
+            return
+        self._plans[key] = prepared
+        if len(self._plans) > self._size_max:
+            self._plans.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all: the catalog has changed."""
+        self._plans.clear()
+
+
+@dataclass(slots=True)
+class Instance:
+    """One node's SQL side. `cancel` is called by sessions for pg_cancel_backend and pg_terminate_backend."""
+
+    config: Config
+    store: Store
+    catalog: CatalogStore
+    clock: Clock
+    telemetry: Telemetry
+    random: random.Random
+    plans: PlanCache
+    sessions: dict[int, Session] = field(default_factory=dict)
+    set_log_level: Callable[[str], None] = lambda level: None
+    next_process_id: int = 1
+
+    def add(self, session: Session) -> None:
+        """A session begins."""
+        self.sessions[session.process_id] = session
+        self.telemetry.connections += 1
+
+    def remove(self, session: Session) -> None:
+        """A session has ended."""
+        if self.sessions.pop(session.process_id, None) is not None:
+            self.telemetry.connections -= 1
+
+    def take_process_id(self) -> int:
+        """A number for a new session, not in use."""
+        while self.next_process_id in self.sessions:
+            self.next_process_id = self.next_process_id % 0x7FFFFFFF + 1
+        number = self.next_process_id
+        self.next_process_id = number % 0x7FFFFFFF + 1
+        return number

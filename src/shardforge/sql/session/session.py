@@ -1,0 +1,393 @@
+"""A session: one client's statements, in their transactions.
+
+The session decides in which transaction a statement runs and what becomes of it; running it is the executor's work, and
+everything that is not a query goes to `utility`. A statement outside BEGIN runs in an implicit transaction that
+`finish_implicit` commits: at the end of a simple query's text, or at Sync.
+
+Invariant: whatever a statement raises, the session is afterwards idle with nothing held, or in a failed block that takes
+only ROLLBACK (and keeps its locks only while a savepoint could still bring it back).
+Source: PostgreSQL 15, chapter 55.2.2 (simple and extended query), and ROLLBACK TO SAVEPOINT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shardforge.errors import DatabaseError, QueryError, TransactionError
+from shardforge.sql.catalog.sequences import SequenceState
+from shardforge.sql.catalog.snapshot import CatalogSnapshot
+from shardforge.sql.execute import ExecContext
+from shardforge.sql.functions.context import EvalContext
+from shardforge.sql.parse import Statement, parse
+from shardforge.sql.session import utility
+from shardforge.sql.session.cursors import Cursor
+from shardforge.sql.session.instance import Instance
+from shardforge.sql.session.outcome import Outcome, Row
+from shardforge.sql.session.settings import Settings
+from shardforge.sql.session.ddl_context import SessionDdl
+from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
+from shardforge.txn.coordinator import Isolation, Transaction
+
+_ISOLATION = {
+    "read uncommitted": Isolation.READ_COMMITTED,
+    "read committed": Isolation.READ_COMMITTED,
+    "repeatable read": Isolation.REPEATABLE_READ,
+    "serializable": Isolation.SERIALIZABLE,
+}
+UNIX_EPOCH_TO_2000_US = 946_684_800_000_000
+
+
+@dataclass(slots=True)
+class Savepoint:
+    """What ROLLBACK TO restores."""
+
+    name: str
+    mark: int
+    settings: int
+    overlay: CatalogSnapshot | None
+
+
+class Session:
+    """One client's session. Not for use by two tasks at once."""
+
+    def __init__(
+        self, instance: Instance, *, user: str, database: str, secret: bytes = b"", client: str = "",
+        settings: Settings | None = None,
+    ) -> None:  # fmt: skip
+        self.instance = instance
+        self.user = user
+        self.database = database
+        self.process_id = instance.take_process_id()
+        self.secret = secret
+        self.client = client
+        self.settings = settings or Settings()
+        self.prepared: dict[str, Prepared] = {}
+        self.cursors: dict[str, Cursor] = {}
+        self.notices: list[tuple[str, DatabaseError]] = []
+        self.sequences = SequenceState()
+        self.savepoints: list[Savepoint] = []
+        self.overlay: CatalogSnapshot | None = None
+        """The catalog as this transaction's own DDL has made it."""
+        self.status = "I"
+        self.query = ""
+        self.state = "idle"
+        self.started_us = self.state_us = instance.clock.wall_us()
+        self.statement_us = self.transaction_us = self.started_us
+        self._transaction: Transaction | None = None
+        self._context: ExecContext | None = None
+        instance.add(self)
+
+    # ------------------------------------------------------------ catalog and contexts
+
+    @property
+    def catalog(self) -> CatalogSnapshot:
+        """The catalog that statements are bound to now."""
+        return self.overlay or self.instance.catalog.current(self.database)
+
+    def notice(
+        self, severity: str, sqlstate: str, message: str, *, detail: str = "", hint: str = ""
+    ) -> None:
+        """Queue a notice for the client."""
+        self.notices.append((severity, QueryError(message, sqlstate, detail=detail, hint=hint)))
+
+    def context(self) -> ExecContext:
+        """What a statement runs with; made once a session and brought up to date for each statement."""
+        context = self._context
+        if context is None:
+            evaluation = EvalContext(
+                settings=self.settings,
+                session=self,
+                clock=self.instance.clock,
+                random=self.instance.random,
+            )
+            context = self._context = ExecContext(
+                session=self, coordinator=self.instance.store.coordinator, eval=evaluation,
+                work_memory=self.instance.config.sql.work_memory,
+            )  # fmt: skip
+        context.eval.transaction_us = self.transaction_us - UNIX_EPOCH_TO_2000_US
+        context.eval.statement_us = self.statement_us - UNIX_EPOCH_TO_2000_US
+        context.eval.catalog = self.catalog
+        return context
+
+    def ddl_context(self) -> SessionDdl:
+        """What a DDL statement works with."""
+        return SessionDdl(self)
+
+    @property
+    def search_path(self) -> tuple[str, ...]:
+        """search_path with "$user" replaced."""
+        return effective_search_path(self.settings, self.user)
+
+    def adopt_transaction_defaults(self) -> None:
+        """Outside a block, the next transaction has the session's defaults."""
+        for name in ("isolation", "read_only", "deferrable"):
+            default = self.settings.show(f"default_transaction_{name}")
+            if not self.in_block and self.settings.show(f"transaction_{name}") != default:
+                self.settings.force(f"transaction_{name}", default)
+
+    # ------------------------------------------------------------ preparing
+
+    def prepare(self, text: str, declared_types: Sequence[int] = ()) -> Prepared | None:
+        """The single statement of `text`, ready to run; None for an empty text. Shared through the plan cache."""
+        catalog = self.catalog
+        key = (
+            text,
+            tuple(declared_types),
+            self.database,
+            self.user,
+            catalog.version,
+            self.settings.binding,
+        )
+        if self.overlay is None:
+            cached = self.instance.plans.get(key)
+            if cached is not None:
+                self.instance.telemetry.plan_cache_hits_total += 1
+                return cached
+        statements = parse(text)
+        if not statements:
+            return None
+        if len(statements) > 1:
+            raise QueryError("cannot insert multiple commands into a prepared statement", "42601")
+        prepared = self.prepare_parsed(statements[0], declared_types)
+        if self.overlay is None and prepared.executable is not None:
+            self.instance.plans.put(key, prepared)
+        return prepared
+
+    def prepare_parsed(self, statement: Statement, declared_types: Sequence[int] = ()) -> Prepared:
+        """A parsed statement, ready to run."""
+        self.instance.telemetry.plan_cache_misses_total += 1
+        return prepare_statement(
+            statement, declared_types, self.catalog, self.settings, self.user,
+            utility.result_columns(statement.node, self),
+        )  # fmt: skip
+
+    def refreshed(self, prepared: Prepared) -> Prepared:
+        """`prepared`, made again when the catalog or the settings it was bound to have changed since.
+
+        Raises QueryError 0A000 when its result columns are no longer the same.
+        """
+        if prepared.executable is None or (
+            prepared.catalog_version == self.catalog.version
+            and prepared.binding == self.settings.binding
+        ):
+            return prepared
+        again = self.prepare_parsed(prepared.statement, prepared.declared_types)
+        if _shape(again) != _shape(prepared):
+            raise QueryError("cached plan must not change result type", "0A000")
+        return again
+
+    # ------------------------------------------------------------ transactions
+
+    @property
+    def in_block(self) -> bool:
+        """Whether BEGIN has been given (and the block has not ended)."""
+        return self.status != "I"
+
+    def transaction(self) -> Transaction:
+        """The transaction of the current statement, begun when there is none."""
+        if self._transaction is None:
+            self._transaction = self._begin()
+        return self._transaction
+
+    @property
+    def open_transaction(self) -> Transaction | None:
+        """The transaction, if one is under way."""
+        return self._transaction
+
+    def _begin(self) -> Transaction:
+        settings = self.settings
+        transaction = self.instance.store.coordinator.begin(
+            _ISOLATION[settings.show("transaction_isolation")],
+            read_only=settings.show("transaction_read_only") == "on",
+        )
+        transaction.lock_timeout_ms = settings.lock_timeout_ms
+        return transaction
+
+    def begin_block(self) -> None:
+        """BEGIN: the block starts; what ran before it in the same implicit transaction joins it."""
+        if self._transaction is None:
+            self.transaction_us = self.statement_us
+        self.status = "T"
+
+    async def commit(self) -> bool:
+        """Commit what is open and end the block; False when the block had failed and was rolled back instead."""
+        if self.status == "E":
+            await self.rollback()
+            return False
+        transaction, self._transaction = self._transaction, None
+        try:
+            for cursor in self.cursors.values():
+                if cursor.hold:
+                    await cursor.materialize()
+            if transaction is not None:
+                await self.context().before_commit(transaction)
+                await transaction.commit()
+                if self.overlay is not None:
+                    self.instance.catalog.publish(self.overlay)
+        except BaseException:
+            if transaction is not None:
+                await transaction.rollback()
+            await self._ended(committed=False)
+            raise
+        if transaction is not None:
+            self.instance.telemetry.transactions_committed_total += 1
+        await self._ended(committed=True)
+        return True
+
+    async def rollback(self) -> None:
+        """Roll back what is open and end the block."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            await transaction.rollback()
+            self.instance.telemetry.transactions_rolled_back_total += 1
+        await self._ended(committed=False)
+
+    async def _ended(self, *, committed: bool) -> None:
+        self.status = "I"
+        self.overlay = None
+        self.savepoints.clear()
+        self.settings.end_transaction(committed=committed)
+        if self._context is not None:
+            self._context.transaction_ended()
+        if self.cursors:
+            for cursor in [c for c in self.cursors.values() if not (c.hold and committed)]:
+                await cursor.close()
+                del self.cursors[cursor.name]
+        self.adopt_transaction_defaults()
+
+    async def finish_implicit(self) -> None:
+        """Commit the implicit transaction, if no BEGIN has been given."""
+        if self.status == "I" and (
+            self._transaction is not None or self.overlay is not None or self.settings.mark()
+        ):
+            await self.commit()
+
+    async def fail(self) -> None:
+        """A statement has failed: the block, or the implicit transaction, can only be rolled back."""
+        if self.status == "I":
+            await self.rollback()
+            return
+        self.status = "E"
+        if not self.savepoints and self._transaction is not None:
+            transaction, self._transaction = self._transaction, None
+            await transaction.rollback()
+            self.instance.telemetry.transactions_rolled_back_total += 1
+
+    def savepoint(self, name: str) -> None:
+        """SAVEPOINT."""
+        mark = self.transaction().savepoint()
+        self.savepoints.append(Savepoint(name, mark, self.settings.mark(), self.overlay))
+
+    def _find_savepoint(self, name: str) -> int:
+        for offset in range(len(self.savepoints) - 1, -1, -1):
+            if self.savepoints[offset].name == name:
+                return offset
+        raise TransactionError(f'savepoint "{name}" does not exist', "3B001")
+
+    def release(self, name: str) -> None:
+        """RELEASE SAVEPOINT: it and those after it are forgotten, their changes kept."""
+        offset = self._find_savepoint(name)
+        self.transaction().release(self.savepoints[offset].mark)
+        del self.savepoints[offset:]
+
+    def rollback_to(self, name: str) -> None:
+        """ROLLBACK TO SAVEPOINT: a failed block goes on from there."""
+        offset = self._find_savepoint(name)
+        savepoint = self.savepoints[offset]
+        self.transaction().rollback_to(savepoint.mark)
+        self.settings.rollback_to(savepoint.settings)
+        self.overlay = savepoint.overlay
+        del self.savepoints[offset + 1 :]
+        self.status = "T"
+
+    # ------------------------------------------------------------ running
+
+    def begin_statement(self, text: str) -> None:
+        """Note the statement's start, for now() and for pg_stat_activity."""
+        self.statement_us = self.state_us = self.instance.clock.wall_us()
+        if self.status == "I" and self._transaction is None:
+            self.transaction_us = self.statement_us
+        self.query = text
+        self.state = "active"
+
+    async def run(self, prepared: Prepared, params: Sequence[Any] = ()) -> Outcome:
+        """Run one statement in the session's transaction. Raises what it raises; the caller then calls `fail`."""
+        if self.status == "E" and not utility.allowed_in_failed_block(prepared.node):
+            raise TransactionError(
+                "current transaction is aborted, commands ignored until end of transaction block",
+                "25P02",
+            )
+        executable = prepared.executable
+        if executable is None:
+            return await utility.run(self, prepared, params)
+        context = self.context()
+        if self._transaction is None and self.status == "I" and executable.reads_one_key:
+            if self.settings.show("transaction_isolation") == "read committed":
+                return Outcome(
+                    "SELECT", prepared.columns, rows=await executable.read_one(context, params)
+                )
+        transaction = context.transaction = self.transaction()
+        transaction.begin_statement()
+        if prepared.kind == "select":
+            return Outcome("SELECT", prepared.columns, batches=executable.stream(context, params))
+        changed = await executable.run(context, params)
+        rows = changed.rows if prepared.columns is not None else None
+        return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=rows)
+
+    async def fetch_all(self, outcome: Outcome) -> tuple[list[Row], str]:
+        """All rows of an outcome, and its command tag."""
+        if outcome.batches is None:
+            return outcome.rows or [], outcome.tag or ""
+        rows: list[Row] = []
+        async for batch in outcome.batches:
+            rows += batch
+        return rows, outcome.complete(len(rows))
+
+    async def execute(self, text: str, params: Sequence[Any] = ()) -> tuple[list[Row], str]:
+        """Run one statement to its end and commit it when outside a block: for embedded use and the server's own."""
+        self.begin_statement(text)
+        try:
+            prepared = self.prepare(text)
+            if prepared is None:
+                return [], ""
+            result = await self.fetch_all(await self.run(prepared, params))
+            await self.finish_implicit()
+        except (DatabaseError, asyncio.CancelledError):
+            await self.fail()
+            raise
+        self.state = "idle"
+        return result
+
+    async def statements(self, text: str) -> AsyncIterator[Prepared]:
+        """The statements of a script, each prepared when its turn comes."""
+        single = self.instance.plans.get(
+            (text, (), self.database, self.user, self.catalog.version, self.settings.binding)
+        )
+        if single is not None and self.overlay is None:
+            self.instance.telemetry.plan_cache_hits_total += 1
+            yield single
+            return
+        parsed = parse(text)
+        if self.status == "E" and parsed and not utility.allowed_in_failed_block(parsed[0].node):
+            raise TransactionError(
+                "current transaction is aborted, commands ignored until end of transaction block",
+                "25P02",
+            )
+        for statement in parsed:
+            yield self.prepare_parsed(statement)
+
+    async def close(self) -> None:
+        """The client is gone: roll back, free everything."""
+        for cursor in self.cursors.values():
+            await cursor.close()
+        self.cursors.clear()
+        await self.rollback()
+        await utility.drop_temporary(self)
+        self.instance.remove(self)
+
+
+def _shape(prepared: Prepared) -> list[tuple[str, int]]:
+    return [(column.name, column.type) for column in prepared.columns or ()]
