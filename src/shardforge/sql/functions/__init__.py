@@ -1,0 +1,1 @@
+"""Functions, operators, aggregates and window functions: Python implementations of PostgreSQL's."""
