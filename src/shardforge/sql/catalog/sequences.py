@@ -5,7 +5,7 @@ the last reserved value, so no value comes twice (32 ahead, as PostgreSQL logs).
 a synchronous expression and cannot wait: when the cache is empty they raise `SequenceWait`, and whoever runs the
 statement awaits `wait()` and evaluates again. Values given to the abandoned evaluation are lost, as in a rollback.
 
-`SessionSequences` holds what is one session's: currval and lastval.
+`SequenceState` holds what is one session's: currval and lastval; `SequenceFunctions` are the SQL functions.
 Source: PostgreSQL 15, src/backend/commands/sequence.c.
 """
 
@@ -186,26 +186,41 @@ class SequenceStore:
         await transaction.commit()
 
 
-class SessionSequences:
-    """nextval, currval, lastval and setval as one session sees them; `find` gives a sequence by oid.
+class SequenceState:
+    """What one session remembers of sequences: the values that it was given, for currval and lastval."""
 
-    Call `statement_started` before each statement: reservations grow within a statement that uses many values.
-    """
+    __slots__ = ("current", "done", "last", "wanted")
 
-    __slots__ = ("_current", "_done", "_find", "_last", "_store", "_wanted")
-
-    def __init__(self, store: SequenceStore, find: Callable[[int], Sequence | None]) -> None:
-        self._store = store
-        self._find = find
-        self._current: dict[int, int] = {}
-        self._last: int | None = None
-        self._wanted = CACHE_AHEAD
-        self._done: set[tuple[int, int, bool]] = set()
+    def __init__(self) -> None:
+        self.current: dict[int, int] = {}
+        self.last: int | None = None
+        self.wanted = CACHE_AHEAD
+        """The next reservation's size; grows within a statement that uses many values."""
+        self.done: set[tuple[int, int, bool]] = set()
+        """setval calls that this statement has already carried out."""
 
     def statement_started(self) -> None:
-        """Begin with a small reservation again."""
-        self._wanted = CACHE_AHEAD
-        self._done.clear()
+        """Before each statement: begin with a small reservation again."""
+        self.wanted = CACHE_AHEAD
+        self.done.clear()
+
+    def forget(self) -> None:
+        """DISCARD SEQUENCES: forget currval and lastval."""
+        self.current.clear()
+        self.last = None
+
+
+class SequenceFunctions:
+    """nextval, currval, lastval and setval over a catalog and one session's state."""
+
+    __slots__ = ("_find", "_state", "_store")
+
+    def __init__(
+        self, store: SequenceStore, state: SequenceState, find: Callable[[int], Sequence | None]
+    ) -> None:
+        self._store = store
+        self._state = state
+        self._find = find
 
     def _sequence(self, oid: int) -> Sequence:
         sequence = self._find(oid)
@@ -217,12 +232,13 @@ class SessionSequences:
         """The next value. Raises: SequenceWait; 2200H when used up."""
         sequence = self._sequence(oid)
         value = self._store.take(sequence)
+        state = self._state
         if value is None:
-            wanted = self._wanted
-            self._wanted = min(wanted * 2, MOST_AHEAD)
+            wanted = state.wanted
+            state.wanted = min(wanted * 2, MOST_AHEAD)
             raise SequenceWait(lambda: self._store.reserve(sequence, wanted))
-        self._current[sequence.id] = value
-        self._last = sequence.id
+        state.current[sequence.id] = value
+        state.last = sequence.id
         return value
 
     async def prepare(self, oid: int, count: int) -> None:
@@ -232,17 +248,19 @@ class SessionSequences:
     def currval(self, oid: int) -> int:
         """The session's last value of this sequence. Raises: 55000 before the first nextval."""
         sequence = self._sequence(oid)
-        if sequence.id not in self._current:
+        value = self._state.current.get(sequence.id)
+        if value is None:
             raise QueryError(
                 f'currval of sequence "{sequence.name}" is not yet defined in this session', "55000"
             )
-        return self._current[sequence.id]
+        return value
 
     def lastval(self) -> int:
         """The value of the session's last nextval. Raises: 55000 before the first."""
-        if self._last is None or self._find(self._last) is None:
+        last = self._state.last
+        if last is None or self._find(last) is None:
             raise QueryError("lastval is not yet defined in this session", "55000")
-        return self._current[self._last]
+        return self._state.current[last]
 
     def setval(self, oid: int, value: int, called: bool = True) -> int:
         """Set the position; takes effect at once and is not rolled back. Raises: SequenceWait; 22003."""
@@ -254,19 +272,15 @@ class SessionSequences:
                 "22003",
             )
         request = (sequence.id, value, called)
-        if request not in self._done:
+        state = self._state
+        if request not in state.done:
 
             async def store() -> None:
                 await self._store.set(sequence, value, called=called)
-                self._done.add(request)
+                state.done.add(request)
 
             raise SequenceWait(store)
         if called:
-            self._current[sequence.id] = value
-            self._last = sequence.id
+            state.current[sequence.id] = value
+            state.last = sequence.id
         return value
-
-    def discard(self) -> None:
-        """DISCARD SEQUENCES: forget currval and lastval."""
-        self._current.clear()
-        self._last = None

@@ -34,6 +34,9 @@ PG_CATALOG: Final = 11
 INFORMATION_SCHEMA: Final = 13000
 PG_TOAST: Final = 99
 
+TEMPORARY_PREFIX: Final = "pg_temp_"
+"""A session's temporary schema is this and its process id; `session_path` puts it first in the search path."""
+
 SYSTEM_SCHEMAS: Final = {
     "pg_catalog": PG_CATALOG,
     "information_schema": INFORMATION_SCHEMA,
@@ -103,7 +106,6 @@ class CatalogSnapshot:
         "base_version",
         "changes",
         "database",
-        "temporary_schema",
         "version",
         "virtual",
     )
@@ -123,7 +125,6 @@ class CatalogSnapshot:
         self.database = database
         self.changes: tuple[Change, ...] = ()
         """The session's own uncommitted changes, when this is an overlay."""
-        self.temporary_schema: Schema | None = None
         self.virtual = virtual
         self._relations: dict[int, StoredRelation] = {}
         self._by_name: dict[tuple[int, str], StoredRelation | IndexRelation] = {}
@@ -158,19 +159,12 @@ class CatalogSnapshot:
         copy.changes = ()
         return copy
 
-    def with_temporary_schema(self, schema: Schema) -> CatalogSnapshot:
-        """This snapshot for the session that owns the temporary `schema`."""
-        copy = self._copy()
-        copy.temporary_schema = schema
-        return copy
-
     def _copy(self) -> CatalogSnapshot:
         copy = CatalogSnapshot.__new__(CatalogSnapshot)
         copy.version = next(_versions)
         copy.base_version = self.base_version
         copy.database = self.database
         copy.changes = self.changes
-        copy.temporary_schema = self.temporary_schema
         copy.virtual = self.virtual
         copy._relations = self._relations.copy()
         copy._by_name = self._by_name.copy()
@@ -250,11 +244,13 @@ class CatalogSnapshot:
     ) -> Relation | None:
         """The relation that a name means; 3F000 when the named schema does not exist."""
         if schema is not None:
-            return self.relation_in(self.schema_for_lookup(schema), name)
-        if self.temporary_schema is not None and "pg_temp" not in search_path:
-            found = self._by_name.get((self.temporary_schema.id, name))
-            if found is not None:
-                return found
+            return self.relation_in(self.schema_for_lookup(schema, search_path), name)
+        if search_path and search_path[0].startswith(TEMPORARY_PREFIX):
+            temporary = self._schema_names.get(search_path[0])
+            if temporary is not None:
+                found = self._by_name.get((temporary.id, name))
+                if found is not None:
+                    return found
         if "pg_catalog" not in search_path:
             virtual = self.virtual.get(("pg_catalog", name))
             if virtual is not None:
@@ -266,6 +262,18 @@ class CatalogSnapshot:
                 if relation is not None:
                     return relation
         return None
+
+    def table(
+        self, schema: str | None, name: str, search_path: Sequence[str] = (), *, position: int = 0
+    ) -> Table:
+        """The stored table of that name. Raises: 42P01 when there is none, 42809 when it is something else."""
+        found = self.relation(schema, name, search_path)
+        if isinstance(found, Table):
+            return found
+        if found is None:
+            shown = name if schema is None else f"{schema}.{name}"
+            raise QueryError(f'relation "{shown}" does not exist', "42P01", position=position)
+        raise QueryError(f'"{name}" is not a table', "42809", position=position)
 
     def relation_in(self, schema: Schema, name: str) -> Relation | None:
         """The relation of that name in one schema."""
@@ -333,13 +341,14 @@ class CatalogSnapshot:
     # ---- schemas, databases, roles ---------------------------------------------------------------
 
     def schema_by_name(self, name: str) -> Schema | None:
-        """The schema of that name; pg_temp means the session's own."""
-        if name == "pg_temp":
-            return self.temporary_schema
+        """The schema of that name."""
         return self._schema_names.get(name)
 
-    def schema_for_lookup(self, name: str) -> Schema:
-        """The schema of that name, or PostgreSQL's 3F000."""
+    def schema_for_lookup(self, name: str, search_path: Sequence[str] = ()) -> Schema:
+        """The schema of that name (pg_temp: the session's own), or PostgreSQL's 3F000."""
+        own = search_path[0] if search_path else ""
+        if name == "pg_temp" and own.startswith(TEMPORARY_PREFIX):
+            name = own
         schema = self.schema_by_name(name)
         if schema is None:
             raise QueryError(f'schema "{name}" does not exist', "3F000")
@@ -357,19 +366,23 @@ class CatalogSnapshot:
         """Where an unqualified CREATE puts its object: the path's first existing schema, else 3F000."""
         for name in search_path:
             schema = self.schema_by_name(name)
-            if schema is not None:
+            if schema is not None and not name.startswith(TEMPORARY_PREFIX):
                 return schema
         raise QueryError("no schema has been selected to create in", "3F000")
 
     def current_schemas(self, search_path: Sequence[str], *, implicit: bool) -> list[str]:
         """current_schemas(): the path's existing schemas in order."""
         names = [s.name for s in map(self.schema_by_name, search_path) if s is not None]
-        if implicit:
-            if "pg_catalog" not in names:
-                names.insert(0, "pg_catalog")
-            if self.temporary_schema is not None and self.temporary_schema.name not in names:
-                names.insert(0, self.temporary_schema.name)
-        return list(dict.fromkeys(names))
+        temporary = [name for name in names if name.startswith(TEMPORARY_PREFIX)]
+        names = [name for name in names if not name.startswith(TEMPORARY_PREFIX)]
+        if implicit and "pg_catalog" not in names:
+            names.insert(0, "pg_catalog")
+        return list(dict.fromkeys((temporary if implicit else []) + names))
+
+    def session_path(self, search_path: Sequence[str], session_id: int) -> tuple[str, ...]:
+        """The path with the session's temporary schema in front, once it has one."""
+        own = f"{TEMPORARY_PREFIX}{session_id}"
+        return (own, *search_path) if own in self._schema_names else tuple(search_path)
 
     def database_named(self, name: str) -> Database | None:
         """The database of that name."""

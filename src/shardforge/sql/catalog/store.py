@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from shardforge.errors import QueryError
 from shardforge.keys import prefix_end
 from shardforge.sql.catalog import codec
 from shardforge.sql.catalog.descriptors import (
@@ -63,6 +64,7 @@ class CatalogStore:
         self.sequences = SequenceStore(coordinator)
         self._virtual = {} if virtual is None else virtual
         self._current: dict[int, CatalogSnapshot] = {}
+        self._by_name: dict[str, CatalogSnapshot] = {}
         self._next_oid = 0
         self._oid_limit = 0
 
@@ -82,6 +84,7 @@ class CatalogStore:
             await self._drop_leftovers(leftovers)
             descriptors = [d for d in descriptors if d not in leftovers]
         self._current = _snapshots(descriptors, self._virtual)
+        self._index_names()
 
     async def _read_all(self) -> list[tuple[str, int, Descriptor]]:
         found: list[tuple[str, int, Descriptor]] = []
@@ -136,16 +139,17 @@ class CatalogStore:
 
     # ---- snapshots -------------------------------------------------------------------------------
 
-    def current(self, database_id: int) -> CatalogSnapshot:
-        """The committed snapshot of a database that exists."""
-        return self._current[database_id]
+    def current(self, database: str) -> CatalogSnapshot:
+        """The committed snapshot of the database of that name. Raises: 3D000 when there is none."""
+        found = self._by_name.get(database)
+        if found is None:
+            raise QueryError(f'database "{database}" does not exist', "3D000")
+        return found
 
     def database_named(self, name: str) -> Database | None:
         """The database of that name, for a connection's start."""
-        for snapshot in self._current.values():
-            if snapshot.database.name == name:
-                return snapshot.database
-        return None
+        found = self._by_name.get(name)
+        return None if found is None else found.database
 
     def role_named(self, name: str) -> Role | None:
         """The role of that name, for a connection's start."""
@@ -161,8 +165,6 @@ class CatalogStore:
         base = self._current.get(snapshot.database.id)
         if base is None or base.version == snapshot.base_version:
             return snapshot
-        if snapshot.temporary_schema is not None:
-            base = base.with_temporary_schema(snapshot.temporary_schema)
         return base.with_changes(snapshot.changes) if snapshot.changes else base
 
     def publish(self, snapshot: CatalogSnapshot) -> CatalogSnapshot:
@@ -173,7 +175,11 @@ class CatalogStore:
                 if any(change.database_id in (0, database_id) for change in changes):
                     self._current[database_id] = current.advanced(changes)
             self._publish_databases(snapshot, changes)
-        return self.without_changes(snapshot)
+            self._index_names()
+        return self._current.get(snapshot.database.id, snapshot)
+
+    def _index_names(self) -> None:
+        self._by_name = {s.database.name: s for s in self._current.values()}
 
     def _publish_databases(self, snapshot: CatalogSnapshot, changes: tuple[Change, ...]) -> None:
         for change in changes:
@@ -191,18 +197,6 @@ class CatalogStore:
                     virtual=self._virtual,
                 )
                 self._current[change.id] = created.advanced(changes)
-
-    def without_changes(self, snapshot: CatalogSnapshot) -> CatalogSnapshot:
-        """The session's view after its transaction ended: committed state and its temporary schema, if that exists."""
-        base = self._current.get(snapshot.database.id)
-        if base is None:
-            return snapshot
-        schema = snapshot.temporary_schema
-        if schema is None or base.schema_by_id(schema.id) is None:
-            return base
-        if not snapshot.changes and base.version == snapshot.base_version:
-            return snapshot
-        return base.with_temporary_schema(schema)
 
     # ---- oids ------------------------------------------------------------------------------------
 
