@@ -71,7 +71,7 @@ class ScramExchange:
 
 def parse_verifier(text: str) -> tuple[bytes, bytes, bytes, int]:
     """(salt, stored key, server key, iterations) of PostgreSQL's "SCRAM-SHA-256$iterations:salt$stored:server"."""
-    from base64 import b64decode  # noqa: PLC0415  # used by this function alone
+    from base64 import b64decode  # used by this function alone
 
     _, parameters, keys = text.split("$")
     iterations, salt = parameters.split(":")

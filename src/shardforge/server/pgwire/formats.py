@@ -23,7 +23,7 @@ _TEXTS = {25, 1043, 19, 705, 1042, 114}
 _BOOL = 16
 
 
-def _bool_text(value: bool) -> bytes:  # noqa: FBT001  # a value of the type
+def _bool_text(value: bool) -> bytes:  # a value of the type
     return b"t" if value else b"f"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Server:
         self.tls = tls_context(config)
         self.connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
+        self.record_span: Callable[[str, str, int, int], None] | None = None
+        """Set when tracing is on: (kind, statement, start, end in nanoseconds since 1970)."""
         self._slow_seconds = config.sql.slow_statement_ms / 1000
 
     async def listen(self) -> tuple[str, int]:
@@ -95,6 +98,9 @@ class Server:
     def statement_done(self, session: Session, kind: str, seconds: float) -> None:
         """Count a statement, and write down a slow one."""
         self.telemetry.statement_done(kind, seconds)
+        if self.record_span is not None:
+            end_ns = self.instance.clock.wall_us() * 1000
+            self.record_span(kind, session.query, end_ns - int(seconds * 1e9), end_ns)
         if 0 <= self._slow_seconds <= seconds:
             query_log.info(
                 "slow statement",

@@ -103,11 +103,7 @@ class RecordReader:
         if final and self._rest:
             lines.append(self._rest)
             self._rest = ""
-        return (
-            [line[:-1] if line.endswith("\r") else line for line in lines]
-            if "\r" in rest
-            else lines
-        )
+        return [line.removesuffix("\r") for line in lines] if "\r" in rest else lines
 
     def _text_fields(self, line: str) -> list[Field]:
         form = self._form

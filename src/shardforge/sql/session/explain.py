@@ -48,7 +48,7 @@ def _options(node: Node) -> dict[str, str]:
 
 async def run(session: Session, node: Node, prepared: Prepared, params: Sequence[Any]) -> Outcome:
     """The plan of a statement as lines; with ANALYZE it runs, and each node says what it did."""
-    from shardforge.sql.session.utility import text_columns  # noqa: PLC0415  # utility's table names this module
+    from shardforge.sql.session.utility import text_columns  # utility's table names this module
 
     options = _options(node)
     form = options.get("format", "text")

@@ -24,10 +24,10 @@ from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
 from shardforge.sql.session import utility
 from shardforge.sql.session.cursors import Cursor
+from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.outcome import Outcome, Row
 from shardforge.sql.session.settings import Settings
-from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
 from shardforge.txn.coordinator import Isolation, Transaction
 

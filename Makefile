@@ -1,0 +1,59 @@
+# Two commands matter: `make run` starts a node, `make test` proves the project. Both set up what they need.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+T      ?= tests
+
+.PHONY: run setup test check lint types layers unit e2e bench bench-quick kill-soak fuzz lock clean
+
+run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
+	$(BIN)/shardforge start
+
+setup: $(READY)  ## the virtual environment with everything pinned
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+test: check unit e2e  ## everything that must hold before a commit lands
+
+check: lint types layers
+
+lint: $(READY)
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY)  ## T=path runs a part
+	$(BIN)/pytest -q -m "not e2e" $(T)
+
+e2e: $(READY)  ## real processes, real drivers
+	$(BIN)/pytest -q -m e2e tests/e2e
+
+bench: $(READY)  ## beside PostgreSQL, in one run; about 15 minutes
+	$(BIN)/python -m bench.versus_postgres
+
+bench-quick: $(READY)
+	$(BIN)/python -m bench.versus_postgres --seconds 5
+
+kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minutes
+	$(BIN)/python -m tests.e2e.kill_harness --kills 200
+
+fuzz: $(READY)  ## more examples for the parsers of bytes
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -q tests/property tests/e2e/test_wire_fuzz.py
+
+lock: $(READY)  ## after a change of dependencies
+	$(BIN)/pip-compile --quiet --generate-hashes --extra dev --allow-unsafe --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m shardforge`."""
+
+from shardforge.cli.main import main
+
+main()

@@ -1,0 +1,34 @@
+"""`shardforge start`: one node in this process, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import typer
+import uvloop
+
+from shardforge.config import Config
+from shardforge.node import Node
+
+
+def serve(config: Config) -> None:
+    """Run a node until SIGINT or SIGTERM. Raises DatabaseError when it cannot start."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    node = Node(config)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    await node.start()
+    host, port = node.address
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # compared, not bound
+    typer.echo(
+        f"ShardForge is ready. Connect with:\n\n    psql -h {shown} -p {port} -U shardforge shardforge\n"
+    )
+    await stopping.wait()
+    await node.stop()
