@@ -2,7 +2,7 @@
 
 A family is one module of this package (`integers`, `floats`, `datetime`, `json`, ...) with a tuple `CODECS`, one
 `Codec` per type. The registry collects them; nothing else knows how a value looks as text, in PostgreSQL's binary
-form, or under a type modifier. Modules of families import this module and `values` only, never the registry.
+form, or under a type modifier. The registry imports families when they are first used, so they may import it.
 """
 
 from __future__ import annotations
