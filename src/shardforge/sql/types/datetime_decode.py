@@ -46,14 +46,16 @@ Clock = Callable[[], int]
 """Answers the transaction's start in UTC microseconds; refuses when there is no clock."""
 
 
-def leading_integer(text: str) -> tuple[int, str]:
+def leading_integer(
+    text: str, overflow: Problem = Problem.FIELD_OVERFLOW
+) -> tuple[int, str]:
     """The 32-bit integer `text` begins with (0 for none), and the rest."""
     match = _LEADING_INT.match(text)
     if match is None:
         return 0, text
     value = int(match[0])
     if not -_INT_MAX - 1 <= value <= _INT_MAX:
-        raise field_overflow()
+        raise DateTimeError(overflow)
     return value, text[match.end() :]
 
 
@@ -70,9 +72,7 @@ def decode_offset(text: str) -> int:
     """Seconds EAST of UTC of a numeric zone such as `+5:30`, `-0800` or `+01:02:03`."""
     if not text or text[0] not in "+-":
         raise bad_format()
-    match = re.match(r"\d*", text[1:])
-    assert match is not None, "an empty run always matches"
-    hours, rest = int(match[0] or 0), text[1 + match.end() :]
+    hours, rest = leading_integer(text[1:], Problem.ZONE_OVERFLOW)
     minutes = seconds = 0
     if rest.startswith(":"):
         match = re.match(r":(\d*)(?::(\d*))?", rest)
@@ -80,7 +80,7 @@ def decode_offset(text: str) -> int:
         minutes, seconds, rest = int(match[1] or 0), int(match[2] or 0), rest[match.end() :]
     elif not rest and len(text) > 3:
         hours, minutes = divmod(hours, 100)
-    if hours > 15 or minutes > 59 or seconds > 59:
+    if not 0 <= hours <= 15 or minutes > 59 or seconds > 59:
         raise DateTimeError(Problem.ZONE_OVERFLOW)
     if rest:
         raise bad_format()
@@ -179,6 +179,8 @@ class _Decoder:
                 raise bad_format()
             self.label = ""
             self._set_time(*decode_clock_time(text))
+            if not self.time_only and _time_overflows(self.out):
+                raise field_overflow()
             return TIME
         if kind is FieldKind.ZONE:
             self.out.offset = decode_offset(text)
@@ -232,7 +234,7 @@ class _Decoder:
 
     def _delimited_date(self, text: str) -> frozenset[str]:
         parts = re.findall(r"\d+|[a-z]+", text)
-        if not text[-1].isalnum():
+        if not text[-2:].strip("-/."):
             raise bad_format()
         seen = set(self.out.seen)
         found: set[str] = set()
@@ -550,8 +552,6 @@ def decode(tokens: list[Token], order: str, clock: Clock, zone: tz.Zone) -> Deco
         return out
     if not out.has(DATE):
         raise bad_format()
-    if out.has(TIME) and _time_overflows(out):
-        raise field_overflow()
     if decoder.named_zone is not None:
         if not is_valid_julian(out.year, out.month):
             out.offset = 0

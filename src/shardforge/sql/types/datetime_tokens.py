@@ -89,7 +89,6 @@ _DAYS = "sunday monday tuesday wednesday thursday friday saturday".split()
 WORDS: dict[str, tuple[Word, int | str]] = {
     "-infinity": (Word.RESERVED, "early"),
     "infinity": (Word.RESERVED, "late"),
-    "+infinity": (Word.RESERVED, "late"),
     "allballs": (Word.RESERVED, "zulu"),
     "epoch": (Word.RESERVED, "epoch"),
     "now": (Word.RESERVED, "now"),
