@@ -1,0 +1,292 @@
+"""The replicated commands of a shard, and what each does to the engine.
+
+One Raft entry carries the commands of one group commit, in order; applying it makes one engine batch, with
+the applied index inside. `apply` is a pure function of (engine, entry): every replica, and every replay
+after a crash, comes to the same batch and the same outcomes.
+
+    Commit         versions of a transaction that touches this shard only
+    Prepare        intents of a transaction that touches several
+    CommitRecord   the decision, at the anchor, with the anchor shard's own versions: create-if-absent
+    AbortRecord    the other decision: create-if-absent (rule R5)
+    Resolve        intents become versions, or go
+    Forget         a record that nobody can need any more
+    Collect        versions that no reader can need any more
+    Window         the bound of the timestamp oracle (meta shard)
+
+A command that names the term of its marks is refused in an entry of any other term (rule R1): the leader
+that checked it is not the one that ordered it.
+PURE.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from shardforge.ids import ShardId, Timestamp, TxnId
+from shardforge.storage import mvcc
+from shardforge.storage.engine import Reader, Write
+
+KeyValue = tuple[bytes, bytes | None]
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    txn: TxnId
+    timestamp: Timestamp
+    term: int
+    writes: Sequence[KeyValue]
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    txn: TxnId
+    timestamp: Timestamp
+    floor: Timestamp
+    term: int
+    anchor: bytes
+    writes: Sequence[KeyValue]
+
+
+class CommitRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    txn: TxnId
+    timestamp: Timestamp
+    term: int
+    anchor: bytes
+    participants: tuple[ShardId, ...]
+    writes: Sequence[KeyValue]
+
+
+class AbortRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    txn: TxnId
+    anchor: bytes
+
+
+class Resolve(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    txn: TxnId
+    timestamp: Timestamp
+    """The commit timestamp; 0: aborted."""
+    keys: Sequence[bytes]
+
+
+class Forget(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    txn: TxnId
+    anchor: bytes
+
+
+class Collect(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    engine_keys: Sequence[bytes]
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    anchor: bytes
+    bound: Timestamp
+
+
+Command: TypeAlias = (
+    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window
+)
+
+
+class Intent(msgspec.Struct, frozen=True, array_like=True):
+    """The engine's value of an intent."""
+
+    txn: TxnId
+    timestamp: Timestamp
+    floor: Timestamp
+    anchor: bytes
+    value: bytes | None
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """The engine's value of a transaction's record; timestamp 0 means aborted."""
+
+    timestamp: Timestamp
+    participants: tuple[ShardId, ...] = ()
+
+    @property
+    def committed(self) -> bool:
+        return self.timestamp > 0
+
+
+class Applied(msgspec.Struct, frozen=True, array_like=True):
+    """The engine's applied state: the last entry applied."""
+
+    index: int
+    term: int
+
+
+class Outcome(enum.Enum):
+    """What became of a proposed command."""
+
+    APPLIED = "applied"
+    REFUSED = "refused: it had no effect and never will"
+    UNKNOWN = "the replica stopped: it may or may not take effect"
+
+
+_encoder = msgspec.msgpack.Encoder()
+_commands_decoder = msgspec.msgpack.Decoder(list[Command])
+_intent_decoder = msgspec.msgpack.Decoder(Intent)
+_record_decoder = msgspec.msgpack.Decoder(Record)
+_applied_decoder = msgspec.msgpack.Decoder(Applied)
+
+WINDOW_RECORD = TxnId(0)
+"""The id under which the oracle's bound is kept; no transaction has it."""
+
+
+def encode(commands: Sequence[Command]) -> bytes:
+    """The commands of one entry as its data."""
+    return _encoder.encode(commands)
+
+
+def decode(data: bytes) -> list[Command]:
+    """The commands of an entry's data."""
+    return _commands_decoder.decode(data)
+
+
+def intent_at(reader: Reader, key: bytes) -> Intent | None:
+    """The intent on `key`."""
+    data = mvcc.intent(reader, key)
+    return None if data is None else _intent_decoder.decode(data)
+
+
+def decode_intent(data: bytes) -> Intent:
+    """An intent from the engine's bytes."""
+    return _intent_decoder.decode(data)
+
+
+def record_of(reader: Reader, anchor: bytes, txn: TxnId) -> Record | None:
+    """The record of a transaction."""
+    data = mvcc.record(reader, anchor, txn)
+    return None if data is None else _record_decoder.decode(data)
+
+
+def decode_record(data: bytes) -> Record:
+    """A record from the engine's bytes."""
+    return _record_decoder.decode(data)
+
+
+def applied_of(reader: Reader) -> Applied:
+    """The last entry that the engine's state includes; index 0 for a new engine."""
+    data = mvcc.applied(reader)
+    return Applied(0, 0) if data is None else _applied_decoder.decode(data)
+
+
+class Application:
+    """One entry being applied: the engine batch it makes, and what readers must learn from it.
+
+    `intents` and `records` hold what earlier commands of the same entry wrote, which the engine does not
+    show yet.
+    """
+
+    __slots__ = ("_intents", "_reader", "_records", "_term", "batch", "versions")
+
+    def __init__(self, reader: Reader, term: int) -> None:
+        self._reader = reader
+        self._term = term
+        self._intents: dict[bytes, bytes | None] = {}
+        self._records: dict[tuple[bytes, TxnId], bytes | None] = {}
+        self.batch: list[Write] = []
+        self.versions: list[tuple[bytes, Timestamp, bytes | None]] = []
+
+    def apply(self, command: Command) -> Outcome:
+        """Add the command's effect to the batch."""
+        return _APPLY[type(command)](self, command)  # type: ignore[operator]  # keyed by its own type
+
+    def finish(self, index: int) -> list[Write]:
+        """The batch, with the applied state in it."""
+        self.batch.append(mvcc.put_applied(_encoder.encode(Applied(index, self._term))))
+        return self.batch
+
+    def _commit(self, command: Commit) -> Outcome:
+        if command.term != self._term:
+            return Outcome.REFUSED
+        self._put_versions(command.writes, command.timestamp)
+        return Outcome.APPLIED
+
+    def _prepare(self, command: Prepare) -> Outcome:
+        if command.term != self._term:
+            return Outcome.REFUSED
+        txn, timestamp, floor = command.txn, command.timestamp, command.floor
+        for key, value in command.writes:
+            data = _encoder.encode(Intent(txn, timestamp, floor, command.anchor, value))
+            self._intents[key] = data
+            self.batch.append(mvcc.put_intent(key, data))
+        return Outcome.APPLIED
+
+    def _commit_record(self, command: CommitRecord) -> Outcome:
+        if command.term != self._term:
+            return Outcome.REFUSED
+        if self._record(command.anchor, command.txn) is not None:
+            return Outcome.REFUSED
+        self._put_record(
+            command.anchor, command.txn, Record(command.timestamp, command.participants)
+        )
+        self._put_versions(command.writes, command.timestamp)
+        return Outcome.APPLIED
+
+    def _abort_record(self, command: AbortRecord) -> Outcome:
+        if self._record(command.anchor, command.txn) is not None:
+            return Outcome.REFUSED
+        self._put_record(command.anchor, command.txn, Record(Timestamp(0)))
+        return Outcome.APPLIED
+
+    def _resolve(self, command: Resolve) -> Outcome:
+        for key in command.keys:
+            data = (
+                self._intents.get(key) if key in self._intents else mvcc.intent(self._reader, key)
+            )
+            if data is None:
+                continue
+            found = _intent_decoder.decode(data)
+            if found.txn != command.txn:
+                continue
+            self._intents[key] = None
+            self.batch.append(mvcc.put_intent(key, None))
+            if command.timestamp:
+                self._put_versions(((key, found.value),), command.timestamp)
+        return Outcome.APPLIED
+
+    def _forget(self, command: Forget) -> Outcome:
+        self._records[command.anchor, command.txn] = None
+        self.batch.append(mvcc.put_record(command.anchor, command.txn, None))
+        return Outcome.APPLIED
+
+    def _collect(self, command: Collect) -> Outcome:
+        self.batch += [(key, None) for key in command.engine_keys]
+        return Outcome.APPLIED
+
+    def _window(self, command: Window) -> Outcome:
+        data = self._record(command.anchor, WINDOW_RECORD)
+        if data is None or _record_decoder.decode(data).timestamp < command.bound:
+            self._put_record(command.anchor, WINDOW_RECORD, Record(command.bound))
+        return Outcome.APPLIED
+
+    def _put_versions(self, writes: Sequence[KeyValue], timestamp: Timestamp) -> None:
+        put_version = mvcc.put_version
+        self.batch += [put_version(key, timestamp, value) for key, value in writes]
+        self.versions += [(key, timestamp, value) for key, value in writes]
+
+    def _record(self, anchor: bytes, txn: TxnId) -> bytes | None:
+        place = (anchor, txn)
+        if place in self._records:
+            return self._records[place]
+        return mvcc.record(self._reader, anchor, txn)
+
+    def _put_record(self, anchor: bytes, txn: TxnId, record: Record) -> None:
+        data = _encoder.encode(record)
+        self._records[anchor, txn] = data
+        self.batch.append(mvcc.put_record(anchor, txn, data))
+
+
+_APPLY = {
+    Commit: Application._commit,
+    Prepare: Application._prepare,
+    CommitRecord: Application._commit_record,
+    AbortRecord: Application._abort_record,
+    Resolve: Application._resolve,
+    Forget: Application._forget,
+    Collect: Application._collect,
+    Window: Application._window,
+}

@@ -1,0 +1,302 @@
+"""COMMIT: one entry for one shard, two phases for several. Rules R1, R3, R4 and R5 of the package.
+
+    marks on every written key -> commit timestamp -> validation ->
+        one shard:    Commit
+        several:      Prepare in all but the anchor, in parallel; then CommitRecord at the anchor, which
+                      carries the anchor's own versions; answer; then Resolve, and Forget when all resolved
+
+The steps are callbacks of the shards' logs, not a task: once a commit may have been proposed, nothing that
+happens to the session stops it, and locks and marks go exactly when the outcome is known. The anchor is
+the shard with the most writes: those need no intents.
+
+Invariant: from the moment the timestamp is drawn until the outcome is applied, every written key carries
+this transaction's mark, in the term that the entry names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shardforge.errors import ConsensusError, TransactionError, serialization_failure
+from shardforge.ids import Timestamp
+from shardforge.shard.command import (
+    Commit,
+    CommitRecord,
+    Forget,
+    KeyValue,
+    Outcome,
+    Prepare,
+    Resolve,
+)
+from shardforge.shard.pending import Mark
+from shardforge.txn.participant import Participant
+from shardforge.txn.transaction import Transaction
+
+if TYPE_CHECKING:
+    from shardforge.txn.coordinator import Coordinator
+
+
+class _Part:
+    """What one shard has to do with the commit."""
+
+    __slots__ = ("mark", "participant", "prepared", "term", "writes")
+
+    def __init__(self, participant: Participant) -> None:
+        self.participant = participant
+        self.writes: list[KeyValue] = []
+        self.term = participant.term
+        self.prepared = False
+        self.mark: Mark | None = None
+
+    def current_mark(self) -> Mark:
+        """The transaction's mark: another object if the leader changed and found the intents again."""
+        assert self.mark is not None, "marks are set before anything is proposed"
+        return self.participant.pending.marks.get(self.mark.txn, self.mark)
+
+
+def unknown_outcome() -> TransactionError:
+    """The error of a commit that may or may not have happened."""
+    return TransactionError(
+        "the outcome of the commit is unknown",
+        "40003",
+        hint="Check whether the transaction's effects are there before retrying it.",
+    )
+
+
+class CommitProcess:
+    """One transaction's way from COMMIT to its outcome."""
+
+    __slots__ = (
+        "_coordinator",
+        "_done",
+        "_failed",
+        "_parts",
+        "_timestamp",
+        "_transaction",
+        "_waiting",
+    )
+
+    def __init__(self, coordinator: Coordinator, transaction: Transaction) -> None:
+        self._coordinator = coordinator
+        self._transaction = transaction
+        self._timestamp = Timestamp(0)
+        self._waiting = 0
+        self._failed: Outcome | None = None
+        self._parts = self._split()
+        self._done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Commit, or raise 40001 or 40003."""
+        try:
+            self._set_marks()
+            drawn = self._coordinator.oracle.try_next()
+            self._timestamp = drawn or await self._coordinator.oracle.next()
+            for part in self._parts:
+                part.current_mark().timestamp = self._timestamp
+            self._validate()
+        except BaseException:
+            self._end(Outcome.REFUSED)
+            raise
+        if len(self._parts) == 1:
+            self._commit_one_shard()
+        else:
+            self._prepare()
+        outcome = await self._done
+        if outcome is Outcome.REFUSED:
+            raise serialization_failure()
+        if outcome is Outcome.UNKNOWN:
+            raise unknown_outcome()
+
+    # ---- marks, validation -----------------------------------------------------------------------
+
+    def _split(self) -> list[_Part]:
+        shard_of = self._coordinator.router.shard_of
+        parts: dict[int, _Part] = {}
+        for write in self._transaction.writes.values.items():
+            participant = shard_of(write[0])
+            shard = participant.replica.id
+            part = parts.get(shard)
+            if part is None:
+                part = parts[shard] = _Part(participant)
+            part.writes.append(write)
+        if len(parts) == 1:
+            return list(parts.values())
+        return sorted(parts.values(), key=lambda part: -len(part.writes))
+
+    def _set_marks(self) -> None:
+        transaction = self._transaction
+        for part in self._parts:
+            if not part.term:
+                raise ConsensusError(f"shard {part.participant.replica.id} has no leader")
+            mark = Mark(transaction.id, transaction.floor, [key for key, _ in part.writes])
+            if not part.participant.pending.add(mark):
+                raise serialization_failure()
+            part.mark = mark
+
+    def _validate(self) -> None:
+        transaction = self._transaction
+        self._validate_locks()
+        for part in self._parts:
+            if part.participant.term != part.term:
+                raise serialization_failure()
+        reads = transaction.reads
+        if reads is None or not transaction.snapshot:
+            return
+        router = self._coordinator.router
+        txn, since, until = transaction.id, transaction.snapshot, self._timestamp
+        for key in reads.keys:
+            if router.shard_of(key).key_changed(key, txn, since, until):
+                raise _dependency_failure()
+        for start, end in reads.spans:
+            for participant, low, high in router.shards_of(start, end):
+                if participant.span_changed(low, high, txn, since, until):
+                    raise _dependency_failure()
+
+    def _validate_locks(self) -> None:
+        """Rule R4, and R3 for rows locked but not written.
+
+        A lock that was held without a break in the leader's memory vouches for its row; where the leader
+        changed, the version that was seen has to be the newest still.
+        """
+        transaction = self._transaction
+        broken = [
+            (key, held)
+            for key, held in transaction.locks.items()
+            if held.term != held.participant.replica.serving_term
+        ]
+        for key, held in broken:
+            participant = self._coordinator.router.shard_of(key)
+            if not participant.versions_unchanged([(key, held.version)], transaction.id):
+                raise serialization_failure()
+
+    # ---- one shard -------------------------------------------------------------------------------
+
+    def _commit_one_shard(self) -> None:
+        part = self._parts[0]
+        command = Commit(self._transaction.id, self._timestamp, part.term, part.writes)
+        part.participant.propose(command, self._end)
+
+    # ---- several shards --------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        transaction = self._transaction
+        anchor = self._parts[0].writes[0][0]
+        self._waiting = len(self._parts) - 1
+        for part in self._parts[1:]:
+            part.current_mark().anchor = anchor
+            command = Prepare(
+                transaction.id, self._timestamp, transaction.floor, part.term, anchor, part.writes
+            )
+            part.participant.propose(command, self._on_prepared(part))
+
+    def _on_prepared(self, part: _Part) -> Callable[[Outcome], None]:
+        def prepared(outcome: Outcome) -> None:
+            self._waiting -= 1
+            if outcome is Outcome.APPLIED:
+                part.prepared = True
+                part.current_mark().values = dict(part.writes)
+            else:
+                self._failed = outcome
+            if self._waiting == 0:
+                if self._failed is None:
+                    self._decide()
+                else:
+                    self._abort()
+
+        return prepared
+
+    def _decide(self) -> None:
+        anchor = self._parts[0]
+        command = CommitRecord(
+            self._transaction.id,
+            self._timestamp,
+            anchor.term,
+            anchor.writes[0][0],
+            tuple(part.participant.replica.id for part in self._parts[1:]),
+            anchor.writes,
+        )
+        anchor.participant.propose(command, self._decided)
+
+    def _decided(self, outcome: Outcome) -> None:
+        if outcome is Outcome.REFUSED:
+            self._abort()
+            return
+        if outcome is Outcome.APPLIED:
+            self._resolve()
+        self._end(outcome)
+
+    def _resolve(self) -> None:
+        """The decision is durable: show it, and let the intents become versions in the background."""
+        self._waiting = len(self._parts) - 1
+        for part in self._parts[1:]:
+            part.current_mark().committed = True
+            command = Resolve(
+                self._transaction.id, self._timestamp, [key for key, _ in part.writes]
+            )
+            part.participant.replica.defer(command, self._on_resolved(part))
+
+    def _on_resolved(self, part: _Part) -> Callable[[Outcome], None]:
+        def resolved(outcome: Outcome) -> None:
+            if outcome is not Outcome.APPLIED:
+                return  # the replica stopped: its successor finds the intents and the record
+            part.participant.pending.remove(part.current_mark())
+            self._waiting -= 1
+            if self._waiting == 0:
+                anchor = self._parts[0]
+                command = Forget(self._transaction.id, anchor.writes[0][0])
+                anchor.participant.replica.defer(command, _ignore)
+
+        return resolved
+
+    def _abort(self) -> None:
+        """No commit record can be written any more: take the intents back, then answer."""
+        prepared = [part for part in self._parts[1:] if part.prepared]
+        self._waiting = len(prepared)
+        if not prepared:
+            self._end(Outcome.REFUSED)
+        for part in prepared:
+            command = Resolve(self._transaction.id, Timestamp(0), [key for key, _ in part.writes])
+            part.participant.propose(command, self._taken_back)
+
+    def _taken_back(self, _: Outcome) -> None:
+        self._waiting -= 1
+        if self._waiting == 0:
+            self._end(Outcome.REFUSED)
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _end(self, outcome: Outcome) -> None:
+        """Take off marks and locks, and answer.
+
+        A mark that is committed stays until its intents are resolved. With an unknown outcome nobody can
+        settle the marks before a restart, so readers that need them are refused.
+        """
+        for part in self._parts:
+            if part.mark is None:
+                continue
+            mark = part.current_mark()
+            if mark.committed:
+                mark.settle()
+            elif outcome is Outcome.UNKNOWN:
+                mark.strand()
+            else:
+                part.participant.pending.remove(mark)
+        if outcome is Outcome.APPLIED:
+            self._coordinator.committed(self._transaction, self._timestamp)
+        self._coordinator.finish(self._transaction)
+        if not self._done.done():
+            self._done.set_result(outcome)
+
+
+def _ignore(_: Outcome) -> None:
+    """A lost Forget is found again by the next leader's sweep."""
+
+
+def _dependency_failure() -> TransactionError:
+    return TransactionError(
+        "could not serialize access due to read/write dependencies among transactions",
+        "40001",
+        hint="The transaction might succeed if retried.",
+    )

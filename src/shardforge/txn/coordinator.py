@@ -1,0 +1,90 @@
+"""The transaction coordinator of a node: begins, commits and ends transactions over all shards.
+
+It holds no rule of its own: `transaction` reads and locks, `commit` decides, `resolver` finishes what a
+crash left, `garbage` collects what nobody can read any more. The names that SQL needs are all here.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from shardforge.ids import INFINITY, NodeId, Timestamp, TxnId
+from shardforge.shard.router import Router
+from shardforge.txn.commit import CommitProcess
+from shardforge.txn.garbage import GarbageCollector
+from shardforge.txn.locks import LockStrength
+from shardforge.txn.oracle import OracleService
+from shardforge.txn.participant import Participant
+from shardforge.txn.reads import read_settled
+from shardforge.txn.snapshots import Snapshots
+from shardforge.txn.transaction import Isolation, Locked, Transaction, WaitPolicy
+from shardforge.txn.waits import LockWaits
+
+__all__ = [
+    "Coordinator",
+    "Isolation",
+    "LockStrength",
+    "Locked",
+    "Transaction",
+    "WaitPolicy",
+]
+
+
+class Coordinator:
+    """Transactions of one node."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        router: Router[Participant],
+        oracle: OracleService,
+        snapshots: Snapshots,
+        garbage: GarbageCollector,
+    ) -> None:
+        self.router = router
+        self.oracle = oracle
+        self.snapshots = snapshots
+        self.waits = LockWaits()
+        self.committing: set[TxnId] = set()
+        """Transactions whose commit is under way here: their intents are nobody else's business."""
+        self.active = 0
+        self._garbage = garbage
+        # The oracle's bound is durable and grows with every start, so no id is ever given twice.
+        self._numbers = count(oracle.last + 1)
+        self._node_bits = node << 48
+
+    def begin(self, isolation: Isolation, *, read_only: bool = False) -> Transaction:
+        """A new transaction. Costs nothing until it reads, locks or writes."""
+        self.active += 1
+        number = TxnId(self._node_bits | (next(self._numbers) & 0xFFFF_FFFF_FFFF))
+        return Transaction(self, number, isolation, read_only=read_only)
+
+    async def read_latest(self, key: bytes) -> bytes | None:
+        """The newest committed value: a strong read of one key, which needs no timestamp."""
+        participant = self.router.shard_of(key)
+        if participant.pending.by_key or not participant.replica.serving_term:
+            return await read_settled(participant, key, INFINITY)
+        return participant.newest(key)[1]
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Commit what the transaction wrote; it is finished in any case."""
+        self.committing.add(transaction.id)
+        await CommitProcess(self, transaction).run()
+
+    def committed(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """The writes are applied: versions below them are garbage once nobody reads them."""
+        self._garbage.superseded(transaction, timestamp)
+
+    def finish(self, transaction: Transaction) -> None:
+        """Release the transaction's locks and its snapshot."""
+        self.active -= 1
+        self.committing.discard(transaction.id)
+        if transaction.snapshot:
+            self.snapshots.unpin(transaction.snapshot)
+            transaction.snapshot = Timestamp(0)
+        locks = transaction.locks
+        if locks:
+            txn = transaction.id
+            transaction.locks = {}
+            for key, held in locks.items():
+                held.participant.locks.release(key, txn)

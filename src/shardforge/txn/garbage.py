@@ -1,0 +1,153 @@
+"""Collecting versions that no reader can need.
+
+A write that is applied makes its predecessor garbage from its own timestamp on, so what to collect is
+known without looking: a queue a shard, in commit order, emptied up to the *horizon*, which is the oldest
+snapshot in use and, while the queue is short, the retention time. A `sweep` finds what the queue does not
+know: versions from before a restart.
+
+Collecting is a replicated command that names engine keys, deferred so that it rides with other commands.
+Invariant: of each key, the newest version at or before the horizon stays, unless it is a tombstone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from shardforge.ids import ShardId, Timestamp
+from shardforge.keys import prefix_end
+from shardforge.ports import Blocking, Clock
+from shardforge.shard.command import Collect, Outcome
+from shardforge.shard.replica import Replica
+from shardforge.shard.router import Router
+from shardforge.storage import mvcc
+from shardforge.txn.participant import Participant
+from shardforge.txn.snapshots import Snapshots
+from shardforge.txn.transaction import Transaction
+
+INTERVAL_SECONDS = 0.5
+KEYS_PER_COMMAND = 1000
+COMMANDS_PER_TURN = 8
+QUEUE_MAX = 20_000
+"""Beyond so many entries a shard's retention gives way; snapshots in use never do."""
+SWEEP_PAIRS = 2000
+SWEEP_PAUSE_SECONDS = 0.1
+SWEEP_DELAY_SECONDS = 60.0
+
+
+class _Superseded(NamedTuple):
+    since: Timestamp
+    key: bytes
+    version: Timestamp | None
+    """The version that is garbage; None: look at the key."""
+
+
+class GarbageCollector:
+    """The collector of one node, over the shards that it leads."""
+
+    def __init__(
+        self,
+        router: Router[Participant],
+        snapshots: Snapshots,
+        newest_timestamp: Callable[[], Timestamp],
+        clock: Clock,
+        blocking: Blocking,
+        retention_us: int,
+    ) -> None:
+        self._router = router
+        self._snapshots = snapshots
+        self._newest_timestamp = newest_timestamp
+        self._clock = clock
+        self._blocking = blocking
+        self._retention_us = retention_us
+        self._queues: dict[ShardId, tuple[Replica, deque[_Superseded]]] = {
+            shard.replica.id: (shard.replica, deque()) for shard in router.shards
+        }
+        self.collected = 0
+
+    def __len__(self) -> int:
+        """How many versions are known to become garbage."""
+        return sum(len(queue) for _, queue in self._queues.values())
+
+    def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """Note what the transaction's writes, applied at `timestamp`, make garbage."""
+        locks = transaction.locks
+        shard_of = self._router.shard_of
+        for key, value in transaction.writes.values.items():
+            held = locks.get(key)
+            if value is None:
+                entry = _Superseded(timestamp, key, None)
+            elif held is None or not held.version:
+                # New, or an index entry: a blind put follows nothing, or a tombstone with its own entry.
+                continue
+            else:
+                entry = _Superseded(timestamp, key, held.version)
+            self._queues[shard_of(key).replica.id][1].append(entry)
+
+    def horizon(self, *, retained: bool = True) -> Timestamp:
+        """No reader, now or later, reads below it."""
+        newest = self._newest_timestamp()
+        if retained:
+            newest = Timestamp(max(0, newest - self._retention_us))
+        return min(newest, self._snapshots.oldest(newest))
+
+    def collect(self) -> int:
+        """Propose the removal of what is garbage now; the number of engine keys."""
+        total = 0
+        horizon = self.horizon()
+        for replica, queue in self._queues.values():
+            limit = self.horizon(retained=False) if len(queue) > QUEUE_MAX else horizon
+            for _ in range(COMMANDS_PER_TURN):
+                keys = self._take(replica, queue, limit)
+                if not keys:
+                    break
+                total += len(keys)
+                replica.defer(Collect(keys), _ignore)
+        self.collected += total
+        return total
+
+    def _take(self, replica: Replica, queue: deque[_Superseded], horizon: Timestamp) -> list[bytes]:
+        keys: list[bytes] = []
+        while queue and queue[0].since <= horizon and len(keys) < KEYS_PER_COMMAND:
+            _, key, version = queue.popleft()
+            if version is not None:
+                keys.append(mvcc.put_version(key, version, b"")[0])
+            else:
+                found = mvcc.garbage(replica.engine, key, prefix_end(key), horizon)
+                keys += [engine_key for engine_key, _ in found.batch]
+        return keys
+
+    async def run(self) -> None:
+        """Collect until cancelled."""
+        while True:
+            await self._clock.sleep(INTERVAL_SECONDS)
+            self.collect()
+
+    async def run_sweeps(self) -> None:
+        """Sweep every shard once, some time after the start; slowly, beside other work."""
+        await self._clock.sleep(SWEEP_DELAY_SECONDS)
+        for replica, _ in list(self._queues.values()):
+            await self.sweep(replica)
+
+    async def sweep(self, replica: Replica) -> None:
+        """Look at every version of a shard once, and collect what is garbage."""
+        span = replica.descriptor.span
+        at: bytes | None = span.start
+        while at is not None:
+            start, horizon = at, self.horizon()
+            found = await self._blocking.run(
+                lambda start=start, horizon=horizon: mvcc.garbage(  # type: ignore[misc]
+                    replica.engine, start, span.end, horizon, SWEEP_PAIRS
+                )
+            )
+            if found.batch:
+                self.collected += len(found.batch)
+                replica.defer(Collect([key for key, _ in found.batch]), _ignore)
+            at = found.resume
+            if at is not None:
+                await self._clock.sleep(SWEEP_PAUSE_SECONDS)
+
+
+def _ignore(_: Outcome) -> None:
+    """What a lost Collect names is found again by the next sweep."""

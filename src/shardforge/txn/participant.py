@@ -1,0 +1,114 @@
+"""A shard as transactions see it at its leader: newest versions, marks, locks, validation.
+
+Everything here runs at the leader without waiting; where a reader has to wait it is told for whom (a
+`Mark`). Today every leader is in this process; a remote one will answer the same questions by message.
+
+Invariant: what `read_now` and `open_scan` return is right for the reader's timestamp provided that no
+visible mark was open when they were called, which is the caller's duty (rule R2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from shardforge.ids import Timestamp, TxnId
+from shardforge.shard.command import Command, Outcome
+from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.pending import Mark
+from shardforge.shard.replica import Replica
+from shardforge.storage import mvcc
+from shardforge.storage.newest_cache import ABSENT, Entry
+from shardforge.txn.locks import LockTable
+
+
+class Participant:
+    """One shard's leader, for the transactions that touch it."""
+
+    __slots__ = ("_cache", "_engine", "locks", "pending", "replica")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.pending = replica.pending
+        self.locks = LockTable()
+        self._engine = replica.engine
+        self._cache = replica.cache
+
+    @property
+    def descriptor(self) -> ShardDescriptor:
+        """The shard's descriptor, as this leader knows it."""
+        return self.replica.descriptor
+
+    @property
+    def term(self) -> int:
+        """The term in which this leader holds locks and marks; 0 while it must not serve (rule R6)."""
+        return self.replica.serving_term
+
+    def newest(self, key: bytes) -> Entry:
+        """Timestamp and value of the newest applied version; (0, None) if there is none."""
+        cache = self._cache
+        entry = cache.get(key)
+        if entry is None:
+            found = mvcc.newest(self._engine, key)
+            entry = ABSENT if found is None else (found.timestamp, found.value)
+            cache.fill(key, entry, cache.writes)
+        return entry
+
+    def read_now(self, key: bytes, timestamp: Timestamp) -> bytes | None:
+        """The value in the engine as of `timestamp`."""
+        written, value = self._cache.get(key) or self.newest(key)
+        if written <= timestamp:
+            return value
+        return mvcc.read(self._engine, key, timestamp)
+
+    def visible(self, key: bytes, timestamp: Timestamp) -> Mark | None:
+        """The mark that decides what a reader at `timestamp` sees."""
+        return self.pending.visible(key, timestamp)
+
+    def open_scan(
+        self, start: bytes, end: bytes, timestamp: Timestamp, *, reverse: bool
+    ) -> Iterator[tuple[bytes, int, bytes]]:
+        """(key, timestamp, value) in key order, of the state at this call."""
+        return mvcc.scan(self._engine, start, end, timestamp, reverse=reverse)
+
+    def propose(self, command: Command, done: Callable[[Outcome], None]) -> None:
+        """Order the command in the shard's log; `done` is called once its fate is known."""
+        self.replica.propose(command, done)
+
+    # ---- validation (rules R3 and R4) ------------------------------------------------------------
+
+    def key_changed(self, key: bytes, txn: TxnId, since: Timestamp, until: Timestamp) -> bool:
+        """Whether another's write of `key` has, or may yet have, a timestamp in (since, until]."""
+        mark = self.pending.by_key.get(key)
+        while mark is not None:
+            if mark.txn != txn and _may_fall_in(mark, since, until):
+                return True
+            mark = mark.below.get(key)
+        return since < self.newest(key)[0]
+
+    def span_changed(
+        self, start: bytes, end: bytes, txn: TxnId, since: Timestamp, until: Timestamp
+    ) -> bool:
+        """The same for every key of [start, end), absent ones included."""
+        for mark in self.pending.marks.values():
+            if mark.txn != txn and _may_fall_in(mark, since, until) and mark.touches(start, end):
+                return True
+        return any(True for _ in mvcc.versions_in(self._engine, start, end, since, until))
+
+    def versions_unchanged(self, rows: Iterable[tuple[bytes, Timestamp]], txn: TxnId) -> bool:
+        """Whether each key's newest version is still the one named (rule R4)."""
+        for key, version in rows:
+            mark = self.pending.by_key.get(key)
+            if mark is not None and mark.txn == txn:
+                mark = mark.below.get(key)
+            if mark is not None and not mark.committed:
+                return False
+            newest = mark.timestamp if mark is not None else self.newest(key)[0]
+            if newest != version:
+                return False
+        return True
+
+
+def _may_fall_in(mark: Mark, since: Timestamp, until: Timestamp) -> bool:
+    if mark.timestamp:
+        return since < mark.timestamp <= until
+    return mark.floor < until

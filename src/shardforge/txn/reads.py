@@ -1,0 +1,195 @@
+"""Reading a transaction's view: a snapshot of the shards, with its own writes on top.
+
+`WriteBuffer` is what the transaction will write; `scan_span` merges it, and what is committed but not yet
+resolved, into the engine's versions; `ReadSet` remembers what a serializable transaction has seen, absent
+keys included, for rule R3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import islice
+
+from sortedcontainers import SortedList
+
+from shardforge.errors import ConsensusError
+from shardforge.ids import Timestamp
+from shardforge.shard.pending import Mark
+from shardforge.txn.participant import Participant
+
+CHUNK_MIN = 64
+CHUNK_MAX = 4096
+ROWS_BEFORE_YIELD = 16_384
+"""A scan lets other tasks run after this many rows."""
+
+Chunk = list[tuple[bytes, bytes]]
+
+
+class ReadSet:
+    """Keys and spans that were read. A span's bounds grow as its scan goes on."""
+
+    __slots__ = ("keys", "spans")
+
+    def __init__(self) -> None:
+        self.keys: set[bytes] = set()
+        self.spans: list[list[bytes]] = []
+
+    def open_span(self, start: bytes, end: bytes, *, reverse: bool) -> list[bytes]:
+        """A span of which nothing has been read yet."""
+        span = [end, end] if reverse else [start, start]
+        self.spans.append(span)
+        return span
+
+
+class WriteBuffer:
+    """The writes of a transaction, with an undo log for savepoints."""
+
+    __slots__ = ("_ordered", "_undo", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes | None] = {}
+        self._undo: list[tuple[bytes, bool, bytes | None]] | None = None
+        self._ordered: SortedList | None = None
+
+    def set(self, key: bytes, value: bytes | None) -> None:
+        """Buffer a write; None deletes."""
+        values = self.values
+        if self._undo is not None:
+            self._undo.append((key, key in values, values.get(key)))
+        if self._ordered is not None and key not in values:
+            self._ordered.add(key)
+        values[key] = value
+
+    def position(self) -> int:
+        """A point to come back to; the undo log is kept from the first one on."""
+        if self._undo is None:
+            self._undo = []
+        return len(self._undo)
+
+    def undo_to(self, position: int) -> None:
+        """Take back every write made after `position`."""
+        undo = self._undo or []
+        while len(undo) > position:
+            key, existed, value = undo.pop()
+            if existed:
+                self.values[key] = value
+            else:
+                del self.values[key]
+                if self._ordered is not None:
+                    self._ordered.remove(key)
+
+    def forget_undo(self) -> None:
+        """No point to come back to is left."""
+        self._undo = None
+
+    def in_span(self, start: bytes, end: bytes) -> Mapping[bytes, bytes | None]:
+        """The writes on keys of [start, end)."""
+        if not self.values:
+            return {}
+        if self._ordered is None:
+            self._ordered = SortedList(self.values)
+        values = self.values
+        return {key: values[key] for key in self._ordered.irange(start, end, (True, False))}
+
+
+async def settled(participant: Participant, key: bytes, timestamp: Timestamp) -> Mark | None:
+    """Wait until no open mark hides `key` from a reader at `timestamp`; the committed one, if any."""
+    while True:
+        if not participant.term:
+            await participant.replica.serving()
+        mark = participant.visible(key, timestamp)
+        if mark is None or mark.committed:
+            return mark
+        await wait_for(mark)
+
+
+async def wait_for(mark: Mark) -> None:
+    """Return when the mark is settled one way or the other, or refuse if nobody can settle it."""
+    if mark.stranded:
+        raise ConsensusError(
+            "the outcome of a transaction on this row is not known",
+            hint="A shard of this node stopped after an error; see the system log.",
+        )
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    mark.when_settled(lambda: None if future.done() else future.set_result(None))
+    await future
+
+
+async def read_settled(participant: Participant, key: bytes, timestamp: Timestamp) -> bytes | None:
+    """The value of `key` at `timestamp`, whatever it takes to know it."""
+    mark = await settled(participant, key, timestamp)
+    if mark is None:
+        return participant.read_now(key, timestamp)
+    assert mark.values is not None, "a committed mark has its values"
+    return mark.values[key]
+
+
+async def scan_span(
+    participant: Participant,
+    start: bytes,
+    end: bytes,
+    timestamp: Timestamp,
+    own: Mapping[bytes, bytes | None],
+    *,
+    reverse: bool,
+    first_chunk: int,
+) -> AsyncIterator[Chunk]:
+    """Chunks of one shard's part of a scan, in order.
+
+    The engine's iterator is a state of the moment when no open mark was visible; whatever is marked later
+    draws a timestamp above the reader's, so one look at the marks is enough.
+    """
+    overlay: dict[bytes, bytes | None] = {}
+    while True:
+        if not participant.term:
+            await participant.replica.serving()
+        if not participant.pending.marks:
+            break
+        marks = participant.pending.visible_in(start, end, timestamp)
+        still_open = next((mark for mark in marks if not mark.committed), None)
+        if still_open is None:
+            for mark in marks:
+                assert mark.values is not None, "a committed mark has its values"
+                overlay.update(
+                    (key, value) for key, value in mark.values.items() if start <= key < end
+                )
+            break
+        await wait_for(still_open)
+    overlay.update(own)
+    versions = participant.open_scan(start, end, timestamp, reverse=reverse)
+    rows: Iterator[tuple[bytes, bytes]] = ((key, value) for key, _, value in versions)
+    if overlay:
+        rows = _merge(rows, sorted(overlay.items(), reverse=reverse), reverse=reverse)
+    size = first_chunk
+    since_yield = 0
+    while chunk := list(islice(rows, size)):
+        yield chunk
+        if len(chunk) < size:
+            return
+        since_yield += size
+        if since_yield >= ROWS_BEFORE_YIELD:
+            since_yield = 0
+            await asyncio.sleep(0)
+        size = min(size * 4, CHUNK_MAX)
+
+
+def _merge(
+    rows: Iterator[tuple[bytes, bytes]],
+    overlay: Sequence[tuple[bytes, bytes | None]],
+    *,
+    reverse: bool,
+) -> Iterator[tuple[bytes, bytes]]:
+    """Both sources in order; where both have a key the overlay wins, and None hides it."""
+    row = next(rows, None)
+    for key, value in overlay:
+        while row is not None and (row[0] > key if reverse else row[0] < key):
+            yield row
+            row = next(rows, None)
+        if row is not None and row[0] == key:
+            row = next(rows, None)
+        if value is not None:
+            yield key, value
+    if row is not None:
+        yield row
+    yield from rows

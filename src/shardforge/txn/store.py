@@ -1,0 +1,167 @@
+"""The transactional store of a node, put together: shards, oracle, coordinator, background work.
+
+`open_store` is all that the layers above need: keys and values in, ACID out. It builds nothing that is
+not described elsewhere, and decides nothing but the order of starting and stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardforge.ids import NodeId
+from shardforge.ports import Blocking, Clock
+from shardforge.shard.descriptor import ShardDescriptor, initial_shards
+from shardforge.shard.host import Host, OpenShard
+from shardforge.shard.log import MemoryLog, ShardLog
+from shardforge.shard.replica import Replica, ReplicaOptions
+from shardforge.shard.router import Router
+from shardforge.storage.engine import Engine
+from shardforge.storage.memory import MemoryEngine
+from shardforge.txn.coordinator import Coordinator
+from shardforge.txn.garbage import GarbageCollector
+from shardforge.txn.oracle import OracleService
+from shardforge.txn.participant import Participant
+from shardforge.txn.resolver import Resolver
+from shardforge.txn.snapshots import Snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What the configuration says about the store."""
+
+    node_id: int = 1
+    initial_shard_count: int = 4
+    engine: str = "rocksdb"
+    compression: str = "lz4"
+    block_cache_size: int = 256 * 1024 * 1024
+    write_buffer_size: int = 64 * 1024 * 1024
+    snapshot_interval_entries: int = 10_000
+    max_log_entries: int = 100_000
+    gc_retention_sec: int = 600
+    newest_cache_bytes: int = 64 * 1024 * 1024
+    """Of the whole node; shared equally by its shards."""
+
+
+class Store:
+    """A running store. Made by `open_store`."""
+
+    def __init__(
+        self, host: Host, node: NodeId, clock: Clock, blocking: Blocking, retention_us: int
+    ) -> None:
+        self.host = host
+        self.participants = [Participant(replica) for replica in host.replicas]
+        self.router = Router(self.participants)
+        self.snapshots = Snapshots()
+        self.oracle = OracleService(host.meta, clock)
+        self.garbage = GarbageCollector(
+            self.router, self.snapshots, lambda: self.oracle.last, clock, blocking, retention_us
+        )
+        self.coordinator = Coordinator(node, self.router, self.oracle, self.snapshots, self.garbage)
+        self.resolver = Resolver(self.router, self.coordinator.committing)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start_background(self) -> None:
+        """Settle what a crash left, and collect garbage."""
+        self._spawn(self.resolver.settle_all())
+        self._spawn(self.garbage.run())
+        self._spawn(self.garbage.run_sweeps())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Finish the commits under way and close. A crash instead loses nothing acknowledged."""
+        await self._stop_background()
+        await self.host.drain()
+        await self.host.close()
+
+    async def kill(self) -> None:
+        """Stop at once, as a crash would. For tests and simulation."""
+        self.host.kill()
+        await self._stop_background()
+
+    async def _stop_background(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def metrics(self) -> dict[str, int | float]:
+        """Figures for monitoring, by name; `shard_<n>_` names one shard."""
+        counters = self.host.counters
+        figures: dict[str, int | float] = {
+            "log_appends": counters.appends,
+            "log_entries": counters.entries,
+            "log_bytes": counters.bytes,
+            "log_syncs": counters.syncs,
+            "log_sync_seconds": counters.sync_ns / 1e9,
+            "transactions_active": self.coordinator.active,
+            "snapshots": len(self.snapshots),
+            "deadlocks": self.coordinator.waits.deadlocks,
+            "locks_held": sum(len(shard.locks) for shard in self.participants),
+            "locks_waiting": sum(shard.locks.waiting for shard in self.participants),
+            "marks": sum(len(shard.pending.marks) for shard in self.participants),
+            "intents": sum(
+                len(mark.keys)
+                for shard in self.participants
+                for mark in shard.pending.marks.values()
+                if mark.values is not None
+            ),
+            "garbage_waiting": len(self.garbage),
+            "garbage_collected": self.garbage.collected,
+            "orphans_resolved": self.resolver.resolved,
+        }
+        for shard in self.participants:
+            replica = shard.replica
+            figures[f"shard_{replica.id}_bytes"] = replica.engine.approximate_size()
+            figures[f"shard_{replica.id}_applied"] = replica.applied
+        return figures
+
+
+async def start_store(
+    shards: list[ShardDescriptor],
+    open_shard: OpenShard,
+    options: StoreOptions,
+    clock: Clock,
+    blocking: Blocking,
+    on_failure: Callable[[Replica, Exception], None],
+) -> Store:
+    """Open the shards, replay their logs, and return when all of them serve."""
+    node = NodeId(options.node_id)
+    replica_options = ReplicaOptions(
+        options.snapshot_interval_entries,
+        options.max_log_entries,
+        options.newest_cache_bytes // len(shards),
+    )
+    host = Host(node, shards, open_shard, clock, blocking, replica_options, on_failure)
+    await host.start()
+    store = Store(host, node, clock, blocking, options.gc_retention_sec * 1_000_000)
+    store.start_background()
+    return store
+
+
+def open_in_memory(_: ShardDescriptor) -> tuple[Engine, ShardLog]:
+    """An empty shard that lives and dies with the process."""
+    return MemoryEngine(), MemoryLog()
+
+
+async def open_store(
+    directory: Path | None,
+    options: StoreOptions,
+    clock: Clock,
+    blocking: Blocking,
+    on_failure: Callable[[Replica, Exception], None],
+) -> Store:
+    """Open, or make, the store of a node; `directory` None: in memory.
+
+    `on_failure` is called when a replica had to stop: the node should end, and restart.
+    """
+    voters = [NodeId(options.node_id)]
+    shards = initial_shards(options.initial_shard_count, voters)
+    return await start_store(shards, open_in_memory, options, clock, blocking, on_failure)

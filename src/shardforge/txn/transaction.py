@@ -1,0 +1,357 @@
+"""One transaction as its session sees it: reads at a snapshot, row locks, buffered writes, savepoints.
+
+READ COMMITTED draws a snapshot a statement, REPEATABLE READ and SERIALIZABLE one a transaction; none is
+drawn before something is read. Locks are taken at the shards' leaders at once and held to the end; writes
+stay here until `commit` hands them to `commit.CommitProcess`.
+
+Methods that need not wait do not suspend. Invariant: a row is written only under a NO_KEY_UPDATE or UPDATE
+lock (`blind` writes are index entries, which their row's lock protects).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from shardforge.errors import TransactionError, serialization_failure
+from shardforge.ids import INFINITY, Timestamp, TxnId
+from shardforge.txn.locks import LockStrength
+from shardforge.txn.participant import Participant
+from shardforge.txn.reads import (
+    CHUNK_MIN,
+    Chunk,
+    ReadSet,
+    WriteBuffer,
+    read_settled,
+    scan_span,
+    settled,
+)
+
+if TYPE_CHECKING:
+    from shardforge.txn.coordinator import Coordinator
+
+
+class Isolation(enum.Enum):
+    """The isolation levels; READ UNCOMMITTED is READ COMMITTED, as in PostgreSQL."""
+
+    READ_COMMITTED = "read committed"
+    REPEATABLE_READ = "repeatable read"
+    SERIALIZABLE = "serializable"
+
+
+class WaitPolicy(enum.Enum):
+    """What to do about a row that another transaction has locked."""
+
+    BLOCK = "wait"
+    ERROR = "nowait"
+    SKIP = "skip locked"
+
+
+class Locked(NamedTuple):
+    """A row after `Transaction.lock`: the newest value, own writes included."""
+
+    key: bytes
+    granted: bool
+    value: bytes | None
+    changed: bool
+    """Committed after the statement's snapshot by another transaction."""
+
+
+class HeldLock(NamedTuple):
+    """What the transaction remembers of a lock it holds."""
+
+    strength: LockStrength
+    version: Timestamp
+    """The row's newest version when the lock was granted; 0: none (rule R4)."""
+    participant: Participant
+    term: int
+
+
+_WRITE_STRENGTH = LockStrength.NO_KEY_UPDATE
+
+
+class Transaction:
+    """A transaction of one session. Not for use by several tasks at once."""
+
+    __slots__ = (
+        "_coordinator",
+        "_lock_log",
+        "_open",
+        "_savepoints",
+        "floor",
+        "id",
+        "isolation",
+        "lock_timeout_ms",
+        "locks",
+        "read_only",
+        "reads",
+        "snapshot",
+        "writes",
+    )
+
+    def __init__(
+        self, coordinator: Coordinator, txn: TxnId, isolation: Isolation, *, read_only: bool
+    ) -> None:
+        self._coordinator = coordinator
+        self.id = txn
+        self.isolation = isolation
+        self.read_only = read_only
+        self.lock_timeout_ms = 0
+        self.snapshot = Timestamp(0)
+        """The read timestamp; 0 until the next read draws one."""
+        self.floor = Timestamp(0)
+        """The latest read timestamp so far (rule R1)."""
+        self.writes = WriteBuffer()
+        self.locks: dict[bytes, HeldLock] = {}
+        self.reads = ReadSet() if isolation is Isolation.SERIALIZABLE and not read_only else None
+        self._savepoints: list[tuple[int, int]] = []
+        self._lock_log: list[tuple[bytes, HeldLock | None]] = []
+        self._open = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither commit nor rollback has begun."""
+        return self._open
+
+    # ---- reads -----------------------------------------------------------------------------------
+
+    def begin_statement(self) -> None:
+        """A new statement: in READ COMMITTED the next read draws a new snapshot."""
+        if self.snapshot and self.isolation is Isolation.READ_COMMITTED:
+            self._coordinator.snapshots.unpin(self.snapshot)
+            self.snapshot = Timestamp(0)
+
+    async def read_timestamp(self) -> Timestamp:
+        """The snapshot, drawn now if there is none."""
+        if not self.snapshot:
+            coordinator = self._coordinator
+            drawn = coordinator.oracle.try_next()
+            if drawn is None:
+                drawn = await coordinator.oracle.next()
+            coordinator.snapshots.pin(drawn)
+            self.snapshot = self.floor = drawn
+        return self.snapshot
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The value of `key`: own write, or as of the snapshot."""
+        values = self.writes.values
+        if values and key in values:
+            return values[key]
+        timestamp = self.snapshot or await self.read_timestamp()
+        if self.reads is not None:
+            self.reads.keys.add(key)
+        participant = self._coordinator.router.shard_of(key)
+        if participant.pending.by_key or not participant.replica.serving_term:
+            return await read_settled(participant, key, timestamp)
+        return participant.read_now(key, timestamp)
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in their order."""
+        return [await self.get(key) for key in keys]
+
+    async def scan(
+        self, start: bytes, end: bytes, *, reverse: bool = False, limit: int | None = None
+    ) -> AsyncIterator[Chunk]:
+        """Chunks of (key, value) of [start, end) in key order, or against it; own writes included."""
+        timestamp = self.snapshot or await self.read_timestamp()
+        span = None
+        if self.reads is not None:
+            span = self.reads.open_span(start, end, reverse=reverse)
+        own = self.writes.in_span(start, end)
+        parts = self._coordinator.router.shards_of(start, end)
+        if reverse:
+            parts.reverse()
+        left = limit
+        snapshots = self._coordinator.snapshots
+        snapshots.pin(timestamp)
+        try:
+            for participant, low, high in parts:
+                chunks = scan_span(
+                    participant,
+                    low,
+                    high,
+                    timestamp,
+                    own if len(parts) == 1 else {k: v for k, v in own.items() if low <= k < high},
+                    reverse=reverse,
+                    first_chunk=CHUNK_MIN if left is None else max(1, min(left, CHUNK_MIN)),
+                )
+                async for found in chunks:
+                    chunk = found if left is None else found[:left]
+                    if span is not None:
+                        _grow(span, chunk[-1][0], reverse=reverse)
+                    yield chunk
+                    if left is not None:
+                        left -= len(chunk)
+                        if left <= 0:
+                            return
+                if span is not None:
+                    span[0 if reverse else 1] = low if reverse else high
+        finally:
+            snapshots.unpin(timestamp)
+
+    # ---- locks -----------------------------------------------------------------------------------
+
+    async def lock(
+        self, keys: Sequence[bytes], strength: LockStrength, policy: WaitPolicy
+    ) -> list[Locked]:
+        """Lock the rows, in the order given, and return their newest values.
+
+        Raises 55P03 (NOWAIT, or the lock timeout), 40P01 (chosen as a deadlock's victim), and 40001 when a
+        row changed after the snapshot of a REPEATABLE READ or SERIALIZABLE transaction.
+        """
+        if not self.snapshot and self.isolation is not Isolation.READ_COMMITTED:
+            await self.read_timestamp()
+        shard_of = self._coordinator.router.shard_of
+        result = []
+        if self.reads is not None and strength is LockStrength.KEY_SHARE:
+            self.reads.keys.update(keys)  # the weakest lock lets the row change under it
+        for key in keys:
+            participant = shard_of(key)
+            held = self.locks.get(key)
+            if (
+                held is None
+                or held.strength < strength
+                or held.term != participant.replica.serving_term
+            ) and not await self._acquire(participant, key, strength, policy):
+                result.append(Locked(key, granted=False, value=None, changed=False))
+                continue
+            result.append(await self._newest_locked(participant, key, strength, held))
+        return result
+
+    async def _acquire(
+        self,
+        participant: Participant,
+        key: bytes,
+        strength: LockStrength,
+        policy: WaitPolicy,
+    ) -> bool:
+        if not participant.replica.serving_term:
+            await participant.replica.serving()
+        if participant.locks.acquire(key, self.id, strength):
+            return True
+        if policy is WaitPolicy.SKIP:
+            return False
+        if policy is WaitPolicy.ERROR:
+            raise TransactionError("could not obtain lock on row", "55P03")
+        table = participant.locks
+        before = table.holds(key, self.id)
+        try:
+            await self._coordinator.waits.wait(table, key, self.id, strength, self.lock_timeout_ms)
+        except BaseException:
+            # Granted in the same turn in which the wait was given up: nobody else would release it.
+            if before is None:
+                table.release(key, self.id)
+            else:
+                table.downgrade(key, self.id, before)
+            raise
+        return True
+
+    async def _newest_locked(
+        self, participant: Participant, key: bytes, strength: LockStrength, held: HeldLock | None
+    ) -> Locked:
+        term = participant.replica.serving_term
+        if held is None or held.strength < strength or held.term != term:
+            # Noted before anything else can fail, so that it is released at the end in any case.
+            noted = HeldLock(
+                strength, Timestamp(0) if held is None else held.version, participant, term
+            )
+            if self._savepoints:
+                self._lock_log.append((key, held))
+            self.locks[key] = noted
+        values = self.writes.values
+        if values and key in values:
+            return Locked(key, granted=True, value=values[key], changed=False)
+        if participant.pending.by_key:
+            mark = await settled(participant, key, INFINITY)
+        else:
+            mark = None
+        if mark is None:
+            version, value = participant.newest(key)
+        else:
+            assert mark.values is not None, "a committed mark has its values"
+            version, value = mark.timestamp, mark.values[key]
+        now_held = self.locks[key]
+        if now_held.version != version:
+            self.locks[key] = now_held._replace(version=Timestamp(version))
+        changed = 0 < self.snapshot < version
+        if changed and self.isolation is not Isolation.READ_COMMITTED:
+            raise serialization_failure()
+        return Locked(key, granted=True, value=value, changed=changed)
+
+    # ---- writes ----------------------------------------------------------------------------------
+
+    def put(self, key: bytes, value: bytes, *, blind: bool = False) -> None:
+        """Buffer a write. `blind`: an index entry, protected by the lock on its row."""
+        self._check_write(key, blind=blind)
+        self.writes.set(key, value)
+
+    def delete(self, key: bytes, *, blind: bool = False) -> None:
+        """Buffer a deletion; `blind` as for `put`."""
+        self._check_write(key, blind=blind)
+        self.writes.set(key, None)
+
+    def _check_write(self, key: bytes, *, blind: bool) -> None:
+        assert self._open, "the transaction has ended"
+        if self.read_only:
+            raise TransactionError("cannot write in a read-only transaction", "25006")
+        if not blind:
+            held = self.locks.get(key)
+            assert held is not None, "a row is locked before it is written"
+            assert held.strength >= _WRITE_STRENGTH, "the row lock is too weak to write"
+
+    # ---- savepoints ------------------------------------------------------------------------------
+
+    def savepoint(self) -> int:
+        """Mark a point to roll back to."""
+        self._savepoints.append((self.writes.position(), len(self._lock_log)))
+        return len(self._savepoints) - 1
+
+    def rollback_to(self, savepoint: int) -> None:
+        """Undo writes and locks made since; the savepoint itself remains."""
+        del self._savepoints[savepoint + 1 :]
+        writes, locks = self._savepoints[savepoint]
+        self.writes.undo_to(writes)
+        while len(self._lock_log) > locks:
+            key, before = self._lock_log.pop()
+            now = self.locks[key]
+            if before is None:
+                now.participant.locks.release(key, self.id)
+                del self.locks[key]
+            else:
+                now.participant.locks.downgrade(key, self.id, before.strength)
+                self.locks[key] = now._replace(strength=before.strength)
+
+    def release(self, savepoint: int) -> None:
+        """Forget the savepoint and later ones; their writes and locks stay."""
+        del self._savepoints[savepoint:]
+        if not self._savepoints:
+            self._lock_log.clear()
+            self.writes.forget_undo()
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Make the writes durable and visible, all or none.
+
+        Raises 40001 (nothing was written; retry the transaction) or 40003 (the outcome is unknown).
+        """
+        assert self._open, "the transaction has ended"
+        self._open = False
+        if self.writes.values:
+            await self._coordinator.commit(self)
+        else:
+            self._coordinator.finish(self)
+
+    async def rollback(self) -> None:
+        """Drop writes and locks. No effect on a transaction that has ended."""
+        if self._open:
+            self._open = False
+            self._coordinator.finish(self)
+
+
+def _grow(span: list[bytes], key: bytes, *, reverse: bool) -> None:
+    if reverse:
+        span[0] = key
+    else:
+        span[1] = key + b"\x00"
