@@ -302,4 +302,3 @@ class RocksEngine(_Reads):
         self._get = None
         self._source = None
         self._database.close()
-
