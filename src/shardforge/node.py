@@ -79,23 +79,24 @@ class Node:
 
     def _observe(self) -> None:
         monitoring = self.config.monitoring
-        assert self.server is not None and self.instance is not None and self._store is not None, (
-            "called by start"
-        )
+        server, instance, store = self.server, self.instance, self._store
+        assert server is not None, "called by start"
+        assert instance is not None, "called by start"
+        assert store is not None, "called by start"
         if monitoring.metrics_port:
             from shardforge.adapters.metrics import serve_metrics  # 30 MB that few nodes need
 
-            server, _ = serve_metrics(
+            http, _ = serve_metrics(
                 self.address[0],
                 monitoring.metrics_port,
                 self.instance.telemetry,
                 self._store.metrics,
             )
-            self._closers += [server.server_close, server.shutdown]
+            self._closers += [http.server_close, http.shutdown]
         if monitoring.enable_tracing:
             from shardforge.adapters.tracing import start_tracing  # 30 MB that few nodes need
 
-            self.server.record_span, stop = start_tracing(
+            server.record_span, stop = start_tracing(
                 str(self.config.cluster.node_id), monitoring.otlp_endpoint
             )
             self._closers.append(stop)

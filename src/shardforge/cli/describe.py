@@ -10,7 +10,7 @@ Answer = tuple[str, list[str], list[list[str]]]
 
 _RELATIONS = """
 SELECT n.nspname AS "Schema", c.relname AS "Name",
-       CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' END AS "Type",
+       CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'i' THEN 'index' ELSE 'sequence' END AS "Type",
        pg_catalog.pg_get_userbyid(c.relowner) AS "Owner"
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = ANY (%s) AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"""
@@ -36,7 +36,7 @@ COMMANDS = {
     "\\ds": ("Sequences", _RELATIONS, ["S"]),
     "\\l": (
         "Databases",
-        'SELECT datname AS "Name", pg_catalog.pg_get_userbyid(datdba) AS "Owner" FROM pg_catalog.pg_database ORDER BY 1',
+        'SELECT datname AS "Name", pg_get_userbyid(datdba) AS "Owner" FROM pg_catalog.pg_database ORDER BY 1',
         None,
     ),
     "\\dn": (
@@ -64,7 +64,7 @@ def describe(
             ("Indexes", _INDEXES),
             ("Constraints", _CONSTRAINTS),
         ):
-            answer = _ask(connection, f'"{argument}"' if not part else part, statement, [argument])
+            answer = _ask(connection, part or f'"{argument}"', statement, [argument])
             if answer[2] or not part:
                 yield answer
         return

@@ -121,7 +121,7 @@ def run_shell(dsn: str | None, commands: Sequence[str]) -> int:
     with connection:
         shell = Shell(connection, console)
         if commands:
-            return 0 if all([shell.run(command) for command in commands]) else 1
+            return 0 if all(shell.run(command) for command in commands) else 1
         if not sys.stdin.isatty():
             return 0 if shell.run(sys.stdin.read()) else 1
         return _prompt(shell, connection)

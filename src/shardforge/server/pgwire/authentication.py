@@ -1,4 +1,4 @@
-"""Who may connect: trust, or SCRAM-SHA-256 (RFC 5802 as in PostgreSQL chapter 55.3), decided by the client's address."""
+"""Who may connect: trust, or SCRAM-SHA-256 (RFC 5802, PostgreSQL chapter 55.3), by the client's address."""
 
 from __future__ import annotations
 

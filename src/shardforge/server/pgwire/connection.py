@@ -73,10 +73,9 @@ class Connection(asyncio.Protocol):
             self._queued_bytes + reader.pending_bytes > QUEUE_BYTES_MAX
             and self._reading
             and self.transport
-        ):
-            if self._messages:
-                self._reading = False
-                self.transport.pause_reading()
+        ) and self._messages:
+            self._reading = False
+            self.transport.pause_reading()
 
     def _cut(self) -> None:
         reader = self.reader
@@ -150,9 +149,8 @@ class Connection(asyncio.Protocol):
 
     async def start_tls(self) -> None:
         """Go on encrypted. Bytes sent in the clear after the request are refused (CVE-2021-23214)."""
-        assert self.transport is not None and self.server.tls is not None, (
-            "asked for by a connected client"
-        )
+        assert self.transport is not None, "asked for by a connected client"
+        assert self.server.tls is not None, "offered only when configured"
         if self.reader.pending_bytes or self._messages:
             raise NetworkError("received unencrypted data after SSL request", "08P01")
         self.write(b"S")

@@ -160,7 +160,7 @@ def _command_line(options: str) -> list[tuple[str, str]]:
         if word == "-c" and position + 1 < len(words):
             position += 1
             word = words[position]
-        elif word.startswith("--") or word.startswith("-c"):
+        elif word.startswith(("--", "-c")):
             word = word[2:]
         else:
             raise NetworkError(f"invalid command-line argument for server process: {word}", "42601")

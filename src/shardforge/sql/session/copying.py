@@ -75,7 +75,8 @@ def copy_format(node: Node, names: Sequence[str]) -> CopyFormat:
     quote = text("quote", '"')
     header = text("header", "false").lower()
     return CopyFormat(
-        csv=csv, delimiter=delimiter, null=text("null", "" if csv else "\\N"), header=header in ("true", "on", "1", "match"),
+        csv=csv, delimiter=delimiter, null=text("null", "" if csv else "\\N"),
+        header=header in ("true", "on", "1", "match"),
         header_match=header == "match", quote=quote, escape=text("escape", quote),
         force_quote=None if "A_Star" in given.get("force_quote", {}) else columns("force_quote"),
         force_null=columns("force_null"), force_not_null=columns("force_not_null"),

@@ -22,7 +22,7 @@ PlanKey = tuple[object, ...]
 
 
 class PlanCache:
-    """Prepared statements by text, parameter types, catalog version and settings; the least recently used goes first."""
+    """Prepared statements by text, types, catalog version and settings; the least recently used goes first."""
 
     def __init__(self, size_max: int) -> None:
         self._size_max = size_max

@@ -4,8 +4,8 @@ The session decides in which transaction a statement runs and what becomes of it
 everything that is not a query goes to `utility`. A statement outside BEGIN runs in an implicit transaction that
 `finish_implicit` commits: at the end of a simple query's text, or at Sync.
 
-Invariant: whatever a statement raises, the session is afterwards idle with nothing held, or in a failed block that takes
-only ROLLBACK (and keeps its locks only while a savepoint could still bring it back).
+Invariant: whatever a statement raises, the session is afterwards idle with nothing held, or in a failed block that
+takes only ROLLBACK (and keeps its locks only while a savepoint could still bring it back).
 Source: PostgreSQL 15, chapter 55.2.2 (simple and extended query), and ROLLBACK TO SAVEPOINT.
 """
 
@@ -324,11 +324,14 @@ class Session:
         if executable is None:
             return await utility.run(self, prepared, params)
         context = self.context()
-        if self._transaction is None and self.status == "I" and executable.reads_one_key:
-            if self.settings.show("transaction_isolation") == "read committed":
-                return Outcome(
-                    "SELECT", prepared.columns, rows=await executable.read_one(context, params)
-                )
+        if (
+            executable.reads_one_key
+            and self._transaction is None
+            and self.status == "I"
+            and self.settings.show("transaction_isolation") == "read committed"
+        ):
+            rows = await executable.read_one(context, params)
+            return Outcome("SELECT", prepared.columns, rows=rows)
         transaction = context.transaction = self.transaction()
         transaction.begin_statement()
         if prepared.kind == "select":

@@ -138,14 +138,13 @@ def _set_modes(session: Session, options: list[Node], *, prefix: str) -> None:
             name == "isolation"
             and prefix == "transaction_"
             and session.open_transaction is not None
+        ) and (
+            value != session.settings.show("transaction_isolation")
+            and session.open_transaction.started
         ):
-            if (
-                value != session.settings.show("transaction_isolation")
-                and session.open_transaction.started
-            ):
-                raise TransactionError(
-                    "SET TRANSACTION ISOLATION LEVEL must be called before any query", "25001"
-                )
+            raise TransactionError(
+                "SET TRANSACTION ISOLATION LEVEL must be called before any query", "25001"
+            )
         if name in ("read_only", "deferrable"):
             value = "on" if value in ("1", "on", "true") else "off"
         session.settings.set(prefix + name, value, local=prefix == "transaction_")
