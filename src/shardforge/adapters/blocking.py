@@ -20,7 +20,7 @@ T = TypeVar("T")
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
 
-class ThreadPool:
+class ThreadBlocking:
     """`ports.Blocking` on `size` threads, started as they are first needed."""
 
     def __init__(self, size: int = 8, *, name: str = "blocking") -> None:

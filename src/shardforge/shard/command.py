@@ -21,8 +21,8 @@ PURE.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -192,7 +192,7 @@ class Application:
 
     def apply(self, command: Command) -> Outcome:
         """Add the command's effect to the batch."""
-        return _APPLY[type(command)](self, command)  # type: ignore[operator]  # keyed by its own type
+        return _APPLY[type(command)](self, command)
 
     def finish(self, index: int) -> list[Write]:
         """The batch, with the applied state in it."""
@@ -280,7 +280,7 @@ class Application:
         self.batch.append(mvcc.put_record(anchor, txn, data))
 
 
-_APPLY = {
+_APPLY: dict[type[Any], Callable[[Application, Any], Outcome]] = {
     Commit: Application._commit,
     Prepare: Application._prepare,
     CommitRecord: Application._commit_record,

@@ -1,58 +1,65 @@
 """A shard's Raft log as its replica uses it: the port, and the log in memory.
 
-`storage.wal` is the log on disk. `MemoryLog` serves `storage.engine = "memory"` and the tests: it can
-lose what was not synced, as a disk does.
+`storage.wal.RaftLog` is the log on disk. `MemoryLog` serves `storage.engine = "memory"` and the tests: it
+can lose what was not synced, as a disk does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
+from shardforge.storage.wal_format import HardState
 
-class LogEntry(NamedTuple):
-    """One entry of the log."""
-
-    index: int
-    term: int
-    data: bytes
-
-
-class HardState(NamedTuple):
-    """What a voter must not forget."""
-
-    term: int
-    vote: int
-    commit: int
+Entry = tuple[int, int, bytes]
+"""(index, term, data)"""
 
 
 class ShardLog(Protocol):
-    """Entries after `first_index - 1`, and the hard state. One user at a time."""
+    """Changes cost no I/O until `sync`, which may run on a thread while the others are called."""
 
     @property
-    def first_index(self) -> int:
-        """The index of the oldest entry kept; one above the last if there is none."""
+    def hard_state(self) -> HardState:
+        """Term, vote and commit index last set."""
+        ...
+
+    @property
+    def base_index(self) -> int:
+        """The index before the oldest entry kept."""
         ...
 
     @property
     def last_index(self) -> int:
-        """The index of the newest entry; 0 if there never was one."""
+        """The newest entry's index; the base's if there is none."""
         ...
 
-    def append(self, entries: Sequence[LogEntry], hard_state: HardState | None) -> int:
-        """Write entries, replacing any from the first one's index on; the bytes written."""
+    @property
+    def size(self) -> int:
+        """Bytes held."""
         ...
 
-    def sync(self) -> None:
-        """Return once everything appended is durable. May run on a thread."""
+    def term(self, index: int) -> int | None:
+        """The term of an entry or of the base."""
         ...
 
-    def cut(self, index: int) -> None:
-        """Let go of the entries up to and including `index`."""
+    def read(self, low: int, high: int, *, bytes_max: int = 1 << 62) -> list[Entry]:
+        """The entries with low <= index < high, at least one, then up to `bytes_max` bytes."""
         ...
 
-    def recovered(self) -> tuple[HardState, list[LogEntry]]:
-        """The hard state and all entries, as found when the log was opened."""
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Add entries; one whose index is taken replaces everything from there on."""
+        ...
+
+    def set_hard_state(self, term: int, vote: int, commit: int) -> None:
+        """Remember what the voter must not forget."""
+        ...
+
+    def sync(self) -> int:
+        """Make every change made before the call durable."""
+        ...
+
+    def truncate_prefix(self, index: int) -> None:
+        """Drop durable entries up to `index`."""
         ...
 
     def close(self) -> None:
@@ -64,49 +71,78 @@ class MemoryLog:
     """A log in memory. `crash` gives what a restart would find."""
 
     def __init__(self) -> None:
-        self._entries: list[LogEntry] = []
-        self._base = 0
+        self._entries: list[Entry] = []
+        self._base = (0, 0)
         self._hard = HardState(0, 0, 0)
-        self._synced: tuple[HardState, list[LogEntry], int] = (self._hard, [], 0)
+        self._synced = (self._hard, list[Entry](), self._base)
 
     @property
-    def first_index(self) -> int:
-        """The index of the oldest entry kept."""
-        return self._base + 1
+    def hard_state(self) -> HardState:
+        """Term, vote and commit index last set."""
+        return self._hard
+
+    @property
+    def base_index(self) -> int:
+        """The index before the oldest entry kept."""
+        return self._base[0]
 
     @property
     def last_index(self) -> int:
-        """The index of the newest entry."""
-        return self._base + len(self._entries)
+        """The newest entry's index."""
+        return self._base[0] + len(self._entries)
 
-    def append(self, entries: Sequence[LogEntry], hard_state: HardState | None) -> int:
-        """Write entries, replacing any from the first one's index on."""
-        if entries:
-            del self._entries[entries[0].index - self._base - 1 :]
-            self._entries += entries
-        if hard_state is not None:
-            self._hard = hard_state
-        return sum(len(entry.data) for entry in entries)
+    @property
+    def size(self) -> int:
+        """Bytes of all entries."""
+        return sum(len(data) for _, _, data in self._entries)
 
-    def sync(self) -> None:
-        """Make everything appended survive a crash."""
+    def term(self, index: int) -> int | None:
+        """The term of an entry or of the base."""
+        base, term = self._base
+        if index == base:
+            return term
+        return self._entries[index - base - 1][1] if base < index <= self.last_index else None
+
+    def read(self, low: int, high: int, *, bytes_max: int = 1 << 62) -> list[Entry]:
+        """The entries with low <= index < high, at least one, then up to `bytes_max` bytes."""
+        base = self._base[0] + 1
+        found: list[Entry] = []
+        size = 0
+        for entry in self._entries[low - base : high - base]:
+            size += len(entry[2])
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+        return found
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Add entries; one whose index is taken replaces everything from there on."""
+        for entry in entries:
+            del self._entries[entry[0] - self._base[0] - 1 :]
+            self._entries.append(entry)
+
+    def set_hard_state(self, term: int, vote: int, commit: int) -> None:
+        """Remember what the voter must not forget."""
+        self._hard = HardState(term, vote, commit)
+
+    def sync(self) -> int:
+        """Make everything so far survive a crash."""
         self._synced = (self._hard, list(self._entries), self._base)
+        return self.last_index
 
-    def cut(self, index: int) -> None:
-        """Let go of the entries up to and including `index`."""
-        del self._entries[: index - self._base]
-        self._base = max(self._base, index)
-
-    def recovered(self) -> tuple[HardState, list[LogEntry]]:
-        """The hard state and all entries."""
-        return self._hard, list(self._entries)
+    def truncate_prefix(self, index: int) -> None:
+        """Drop entries up to `index`."""
+        if index > self._base[0]:
+            term = self.term(index) or 0
+            del self._entries[: index - self._base[0]]
+            self._base = (index, term)
 
     def crash(self) -> MemoryLog:
         """The log that a restart would find."""
         log = MemoryLog()
-        hard, entries, base = self._synced
-        log._hard, log._base, log._entries = hard, base, list(entries)
-        log._synced = (hard, list(entries), base)
+        log._hard, entries, log._base = self._synced
+        log._entries = list(entries)
+        log._synced = (log._hard, list(entries), log._base)
         return log
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from shardforge.shard.command import (
 )
 from shardforge.shard.consensus import Consensus
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.log import LogEntry, ShardLog
+from shardforge.shard.log import Entry, ShardLog
 from shardforge.shard.pending import Mark, Pending
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
@@ -120,7 +120,6 @@ class Replica:
         self.applied = found.index
         self._flushed = found.index
         self._bytes_since_flush = 0
-        self._log_bytes = 0
         self._consensus = Consensus(node, descriptor.voters, log, found.index)
 
     @property
@@ -226,17 +225,17 @@ class Replica:
             self._propose_queued()
         consensus = self._consensus
         while (work := consensus.ready()) is not None:
-            if work.entries or work.hard_state is not None:
-                size = self._log.append(work.entries, work.hard_state)
-                if work.must_sync:
-                    await self._sync(len(work.entries), size)
+            if work.hard_state is not None:
+                self._log.set_hard_state(*work.hard_state)
+            self._log.append(work.entries)
+            if work.must_sync:
+                await self._sync(work.entries)
             for entry in consensus.persisted(work):
                 self._apply(entry)
         self._flush_if_due()
         if self._cut_to:
             cut_to, self._cut_to = self._cut_to, 0
-            self._consensus.compact(cut_to)
-            await self._blocking.run(lambda: self._log.cut(cut_to))
+            await self._blocking.run(lambda: self._log.truncate_prefix(cut_to))
 
     def _propose_queued(self) -> None:
         proposals, self._queued = self._queued, []
@@ -248,13 +247,13 @@ class Replica:
             return
         self._proposed[index] = _Proposed(self._consensus.term, proposals)
 
-    async def _sync(self, entries: int, size: int) -> None:
+    async def _sync(self, entries: Sequence[Entry]) -> None:
         counters = self._counters
+        size = sum(len(data) for _, _, data in entries)
         counters.appends += 1
-        counters.entries += entries
+        counters.entries += len(entries)
         counters.bytes += size
         self._bytes_since_flush += size
-        self._log_bytes += size
         began = self._clock.monotonic_ns()
         await self._blocking.run(self._log.sync)
         counters.syncs += 1
@@ -262,19 +261,20 @@ class Replica:
 
     # ---- applying --------------------------------------------------------------------------------
 
-    def _apply(self, entry: LogEntry) -> None:
-        assert entry.index == self.applied + 1, "entries are applied in order, each once"
-        proposed = self._proposed.pop(entry.index, None)
-        ours = proposed is not None and proposed.term == entry.term
-        application = Application(self.engine, entry.term)
+    def _apply(self, entry: Entry) -> None:
+        index, term, data = entry
+        assert index == self.applied + 1, "entries are applied in order, each once"
+        proposed = self._proposed.pop(index, None)
+        ours = proposed is not None and proposed.term == term
+        application = Application(self.engine, term)
         commands: Sequence[Command] = ()
         if proposed is not None and ours:
             commands = [proposal.command for proposal in proposed.proposals]
-        elif entry.data:
-            commands = decode(entry.data)
+        elif data:
+            commands = decode(data)
         outcomes = [application.apply(command) for command in commands]
-        self.engine.write(application.finish(entry.index))
-        self.applied = entry.index
+        self.engine.write(application.finish(index))
+        self.applied = index
         wrote = self.cache.wrote
         for version in application.versions:
             wrote(*version)
@@ -282,8 +282,8 @@ class Replica:
             for position, proposal in enumerate(proposed.proposals):
                 # Another term's entry took the index: ours is absent, and will stay so.
                 proposal.done(outcomes[position] if ours else Outcome.REFUSED)
-        if entry.term != self.serving_term and self._consensus.leads_in(entry.term):
-            self._begin_serving(entry.term)
+        if term != self.serving_term and self._consensus.leads_in(term):
+            self._begin_serving(term)
 
     def _begin_serving(self, term: int) -> None:
         """An entry of the leader's own term is applied: everything before it is too (rule R6)."""
@@ -330,9 +330,8 @@ class Replica:
         try:
             await self._blocking.run(self.engine.flush)
             self._flushed = applied
-            kept = applied - self._log.first_index + 1
-            if kept > self._options.log_entries_max or self._log_bytes > LOG_BYTES_MAX:
-                self._log_bytes = self._bytes_since_flush
+            kept = applied - self._log.base_index
+            if kept > self._options.log_entries_max or self._log.size > LOG_BYTES_MAX:
                 self._cut_to = applied  # by the pump: the log has one user at a time
                 self._wake_pump()
         except (OSError, DatabaseError) as error:

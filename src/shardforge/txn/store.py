@@ -7,13 +7,15 @@ not described elsewhere, and decides nothing but the order of starting and stopp
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shardforge.config import Config
 from shardforge.ids import NodeId
 from shardforge.ports import Blocking, Clock
+from shardforge.shard.command import applied_of
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.host import Host, OpenShard
 from shardforge.shard.log import MemoryLog, ShardLog
@@ -21,6 +23,8 @@ from shardforge.shard.replica import Replica, ReplicaOptions
 from shardforge.shard.router import Router
 from shardforge.storage.engine import Engine
 from shardforge.storage.memory import MemoryEngine
+from shardforge.storage.rocksdb import RocksEngine, SharedMemory
+from shardforge.storage.wal import RaftLog
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.oracle import OracleService
@@ -28,22 +32,10 @@ from shardforge.txn.participant import Participant
 from shardforge.txn.resolver import Resolver
 from shardforge.txn.snapshots import Snapshots
 
+logger = logging.getLogger("shardforge.store")
 
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """What the configuration says about the store."""
-
-    node_id: int = 1
-    initial_shard_count: int = 4
-    engine: str = "rocksdb"
-    compression: str = "lz4"
-    block_cache_size: int = 256 * 1024 * 1024
-    write_buffer_size: int = 64 * 1024 * 1024
-    snapshot_interval_entries: int = 10_000
-    max_log_entries: int = 100_000
-    gc_retention_sec: int = 600
-    newest_cache_bytes: int = 64 * 1024 * 1024
-    """Of the whole node; shared equally by its shards."""
+NEWEST_CACHE_BYTES = 32 * 1024 * 1024
+"""Of the newest-version caches of all shards together."""
 
 
 class Store:
@@ -127,21 +119,21 @@ class Store:
 async def start_store(
     shards: list[ShardDescriptor],
     open_shard: OpenShard,
-    options: StoreOptions,
+    config: Config,
     clock: Clock,
     blocking: Blocking,
     on_failure: Callable[[Replica, Exception], None],
 ) -> Store:
     """Open the shards, replay their logs, and return when all of them serve."""
-    node = NodeId(options.node_id)
-    replica_options = ReplicaOptions(
-        options.snapshot_interval_entries,
-        options.max_log_entries,
-        options.newest_cache_bytes // len(shards),
+    node = NodeId(config.cluster.node_id)
+    options = ReplicaOptions(
+        config.raft.snapshot_interval_entries,
+        config.raft.max_log_entries,
+        NEWEST_CACHE_BYTES // len(shards),
     )
-    host = Host(node, shards, open_shard, clock, blocking, replica_options, on_failure)
+    host = Host(node, shards, open_shard, clock, blocking, options, on_failure)
     await host.start()
-    store = Store(host, node, clock, blocking, options.gc_retention_sec * 1_000_000)
+    store = Store(host, node, clock, blocking, config.storage.gc_retention_sec * 1_000_000)
     store.start_background()
     return store
 
@@ -151,17 +143,39 @@ def open_in_memory(_: ShardDescriptor) -> tuple[Engine, ShardLog]:
     return MemoryEngine(), MemoryLog()
 
 
+def open_on_disk(root: Path, config: Config) -> OpenShard:
+    """Opens shards in their folders below `root`, sharing cache and memtable memory."""
+    storage = config.storage
+    memory = SharedMemory(storage.block_cache_size, storage.write_buffer_size)
+
+    def open_shard(descriptor: ShardDescriptor) -> tuple[Engine, ShardLog]:
+        folder = root / f"shard_{descriptor.id:03}"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "wal").mkdir(exist_ok=True)
+        engine = RocksEngine(folder / "data", memory, storage.compression)
+        log = RaftLog.open(folder / "wal")
+        log.check_covers(applied_of(engine).index)
+        return engine, log
+
+    return open_shard
+
+
+def _report_failure(replica: Replica, error: Exception) -> None:
+    logger.critical("shard %d stopped and refuses all requests: %s", replica.id, error)
+
+
 async def open_store(
     directory: Path | None,
-    options: StoreOptions,
+    config: Config,
     clock: Clock,
     blocking: Blocking,
-    on_failure: Callable[[Replica, Exception], None],
+    on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Store:
     """Open, or make, the store of a node; `directory` None: in memory.
 
-    `on_failure` is called when a replica had to stop: the node should end, and restart.
+    `on_failure` is called when a replica had to stop: its shard answers 57P03 until a restart.
     """
-    voters = [NodeId(options.node_id)]
-    shards = initial_shards(options.initial_shard_count, voters)
-    return await start_store(shards, open_in_memory, options, clock, blocking, on_failure)
+    voters = [NodeId(config.cluster.node_id)]
+    shards = initial_shards(config.sharding.initial_shard_count, voters)
+    open_shard = open_in_memory if directory is None else open_on_disk(directory, config)
+    return await start_store(shards, open_shard, config, clock, blocking, on_failure)
