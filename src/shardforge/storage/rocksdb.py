@@ -216,7 +216,7 @@ class RocksEngine(_Reads):
         super().__init__(self._database)
         self._get: Any = self._database.get  # one attribute look-up less on the hottest call
         self._unlogged = rocksdict.WriteOptions()
-        self._unlogged.disable_wal(True)
+        self._unlogged.disable_wal = True
 
     def get(self, key: bytes) -> bytes | None:
         """The value under exactly `key`."""
