@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from shardforge.config import Config
 from shardforge.ids import NodeId
 from shardforge.ports import Blocking, Clock
+from shardforge.shard.bootstrap import open_shards
 from shardforge.shard.command import applied_of
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.host import Host, OpenShard
 from shardforge.shard.log import MemoryLog, ShardLog
 from shardforge.shard.replica import Replica, ReplicaOptions
 from shardforge.shard.router import Router
-from shardforge.storage.engine import Engine
+from shardforge.storage.engine import Compression, Engine
+from shardforge.storage.layout import DataDirectory
 from shardforge.storage.memory import MemoryEngine
 from shardforge.storage.rocksdb import RocksEngine, SharedMemory
 from shardforge.storage.wal import RaftLog
@@ -143,17 +144,16 @@ def open_in_memory(_: ShardDescriptor) -> tuple[Engine, ShardLog]:
     return MemoryEngine(), MemoryLog()
 
 
-def open_on_disk(root: Path, config: Config) -> OpenShard:
-    """Opens shards in their folders below `root`, sharing cache and memtable memory."""
+def open_on_disk(directory: DataDirectory, config: Config) -> OpenShard:
+    """Opens shards in their folders, sharing cache and memtable memory."""
     storage = config.storage
     memory = SharedMemory(storage.block_cache_size, storage.write_buffer_size)
+    compression = cast("Compression", storage.compression)  # the configuration checks the choice
 
     def open_shard(descriptor: ShardDescriptor) -> tuple[Engine, ShardLog]:
-        folder = root / f"shard_{descriptor.id:03}"
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        (folder / "wal").mkdir(exist_ok=True)
-        engine = RocksEngine(folder / "data", memory, storage.compression)
-        log = RaftLog.open(folder / "wal")
+        folder = directory.shard(descriptor.id)
+        engine = RocksEngine(folder.data, memory, compression)
+        log = RaftLog.open(folder.wal)
         log.check_covers(applied_of(engine).index)
         return engine, log
 
@@ -165,7 +165,7 @@ def _report_failure(replica: Replica, error: Exception) -> None:
 
 
 async def open_store(
-    directory: Path | None,
+    directory: DataDirectory | None,
     config: Config,
     clock: Clock,
     blocking: Blocking,
@@ -176,6 +176,12 @@ async def open_store(
     `on_failure` is called when a replica had to stop: its shard answers 57P03 until a restart.
     """
     voters = [NodeId(config.cluster.node_id)]
-    shards = initial_shards(config.sharding.initial_shard_count, voters)
-    open_shard = open_in_memory if directory is None else open_on_disk(directory, config)
+    count = config.sharding.initial_shard_count
+    if directory is None:
+        shards, open_shard = initial_shards(count, voters), open_in_memory
+    else:
+        shards, open_shard = (
+            open_shards(directory, count, voters),
+            open_on_disk(directory, config),
+        )
     return await start_store(shards, open_shard, config, clock, blocking, on_failure)
