@@ -19,6 +19,8 @@ from shardforge.sql.types.numeric import (
     EXACT,
     INFINITY,
     NAN,
+    SCALE_MAX,
+    WEIGHT_MAX,
     checked,
     numeric_coercion,
     overflow,
@@ -97,7 +99,7 @@ def _divide_special(a: Decimal, b: Decimal) -> Decimal | None:
             return NAN
         if not b:
             raise division_by_zero()
-        return a if b > 0 else -a
+        return a if b > 0 else a.copy_negate()
     if b.is_infinite():
         return ZERO
     if not b:
@@ -193,7 +195,7 @@ def numeric_trunc(a: Decimal, scale: int) -> Decimal:
 
 
 def _to_scale(a: Decimal, scale: int, rounding: str) -> Decimal:
-    scale = max(-2000, min(scale, 2000))
+    scale = max(-WEIGHT_MAX, min(scale, SCALE_MAX))
     return checked(a.quantize(Decimal((0, (1,), -scale)), rounding=rounding, context=EXACT))
 
 
@@ -290,7 +292,7 @@ def width_bucket_numeric(operand: Decimal, low: Decimal, high: Decimal, count: i
         if count >= 2**31 - 1:
             raise out_of_range("integer")
         return count + 1
-    offset, width = abs(_subtract(operand, low)), abs(_subtract(high, low))
+    offset, width = _subtract(operand, low).copy_abs(), _subtract(high, low).copy_abs()
     return int(EXACT.divide_int(_multiply(offset, Decimal(count)), width)) + 1
 
 

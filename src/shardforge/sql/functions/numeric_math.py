@@ -170,7 +170,7 @@ def _power_special(base: Decimal, exponent: Decimal) -> Decimal:
     if base == 0 and exponent < 0:
         raise QueryError("zero raised to a negative power is undefined", "2201F")
     if exponent.is_infinite():
-        size = abs(base)
+        size = base.copy_abs()
         if size == 1:
             return ONE
         return INFINITY if (size > 1) == (exponent > 0) else ZERO
@@ -228,7 +228,7 @@ def _integer_power(base: Decimal, exponent: int) -> Decimal:
 def _real_power(base: Decimal, exponent: Decimal) -> Decimal:
     if not base:
         return rescaled(ZERO, SIGNIFICANT_DIGITS_MIN)
-    size = abs(base)
+    size = base.copy_abs()
     context = _context(60)
     logarithm = context.multiply(context.ln(size), exponent)
     estimate = float(logarithm)
@@ -241,7 +241,7 @@ def _real_power(base: Decimal, exponent: Decimal) -> Decimal:
     context = _context(int(abs(weight)) + scale + abs(exponent.adjusted()) + 8)
     result = context.exp(context.multiply(context.ln(size), exponent))
     if base < 0 and int(exponent) % 2:
-        result = -result
+        result = result.copy_negate()
     return checked(rescaled(result, scale))
 
 

@@ -134,7 +134,7 @@ def numeric_coercion(typmod: int, explicit: bool) -> Coercion:
                 "numeric field overflow", "22003", detail=f"{field} cannot hold an infinite value."
             )
         result = value.quantize(quantum, context=EXACT)
-        if abs(result) >= limit:
+        if result.copy_abs() >= limit:
             # With no digit before the point, PostgreSQL writes the bound as 1 and not as a power of ten.
             bound = f"10^{precision - scale}" if precision != scale else "1"
             raise QueryError(
