@@ -177,11 +177,10 @@ async def open_store(
     """
     voters = [NodeId(config.cluster.node_id)]
     count = config.sharding.initial_shard_count
+    open_shard: OpenShard = open_in_memory
     if directory is None:
-        shards, open_shard = initial_shards(count, voters), open_in_memory
+        shards = initial_shards(count, voters)
     else:
-        shards, open_shard = (
-            open_shards(directory, count, voters),
-            open_on_disk(directory, config),
-        )
+        shards = open_shards(directory, count, voters)
+        open_shard = open_on_disk(directory, config)
     return await start_store(shards, open_shard, config, clock, blocking, on_failure)
