@@ -33,3 +33,6 @@ FROM pg_amop o JOIN pg_am a ON a.oid = amopmethod JOIN pg_opfamily f ON f.oid = 
 WHERE a.amname IN ('btree', 'hash') AND f.oid < 16384 AND f.opfname NOT LIKE '%pattern%'
 ORDER BY a.amname, f.opfname, 1, 2, 3;
 \o
+\o keywords.tsv
+SELECT word, upper(catcode), barelabel, catdesc, baredesc FROM pg_get_keywords();
+\o

@@ -130,7 +130,7 @@ def array_of(element: SqlType) -> SqlType | None:
 def is_array(oid: int) -> bool:
     """Whether the type is a true array (not int2vector, not a fixed-length pair such as point)."""
     found = _TYPES.get(oid)
-    return found is not None and found.element != 0 and found.length == -1
+    return found is not None and found.element != 0 and _TYPES[found.element].array == oid
 
 
 @cache
