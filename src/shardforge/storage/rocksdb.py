@@ -215,8 +215,9 @@ class RocksEngine(_Reads):
             raise _failure(error, f"open {path}") from error
         super().__init__(self._database)
         self._get: Any = self._database.get  # one attribute look-up less on the hottest call
-        self._unlogged: Any = rocksdict.WriteOptions()
-        self._unlogged.disable_wal = True  # a property, whatever rocksdict's stub says
+        self._unlogged = rocksdict.WriteOptions()
+        # A property, whatever rocksdict's stub says.
+        self._unlogged.disable_wal = True  # type: ignore[assignment, method-assign]
 
     def get(self, key: bytes) -> bytes | None:
         """The value under exactly `key`."""

@@ -182,13 +182,8 @@ def _reading(layout: _Layout, wanted: set[int]) -> _Reading:
     return _Reading(struct.Struct("".join(codes)), conversions, variables, slots, size)
 
 
-def _decoder(
-    layout: _Layout, picks: Sequence[int | None], constants: Sequence[Any], other: Decoder
-) -> Decoder:
-    """A decoder of `layout`'s rows to `picks`, positions in the layout; None takes the constant.
-
-    Rows of any other layout go to `other`.
-    """
+def _decoder(layout: _Layout, picks: Sequence[int | None], constants: Sequence[Any]) -> Decoder:
+    """A decoder of `layout`'s rows to `picks`, positions in the layout; None takes the constant."""
     number, first_byte = layout.number, layout.header.size
     no_nulls = bytes(layout.bitmap_size)
     header, conversions, variables, slots, size = _reading(
@@ -220,7 +215,7 @@ def _decoder(
     def decode_fixed(data: bytes) -> Row:
         values = unpack(data)
         if values[0] != number:
-            return other(data)
+            raise _unknown_layout(values[0])
         if values[1] != no_nulls:
             return decode_nulls(data, [*values])
         return ordered(values)
@@ -228,7 +223,7 @@ def _decoder(
     def decode(data: bytes) -> Row:
         values = [*unpack(data)]
         if values[0] != number:
-            return other(data)
+            raise _unknown_layout(values[0])
         if values[1] != no_nulls:
             return decode_nulls(data, values)
         for slot, from_packed in conversions:
@@ -276,28 +271,33 @@ class RowCodec:
         """
         wanted = [self._layouts[-1].columns[position] for position in positions]
         constants = [self._constants[position] for position in positions]
-        decoders: dict[int, Decoder] = {}
-
-        def decode_other(data: bytes) -> Row:
-            number: int = _LAYOUT.unpack_from(data)[0]
-            if number not in decoders:
-                if number >= len(self._layouts):
-                    message = f"row has layout {number}, but the table has {len(self._layouts)}"
-                    raise StorageError(message, "XX001")
-                decoders[number] = compiled(self._layouts[number])
-            return decoders[number](data)
 
         def compiled(layout: _Layout) -> Decoder:
             position_of = {column: position for position, column in enumerate(layout.columns)}
-            picks = [position_of.get(column) for column in wanted]
-            return _decoder(layout, picks, constants, decode_other)
+            return _decoder(layout, [position_of.get(column) for column in wanted], constants)
 
-        newest = compiled(self._layouts[-1])
+        newest = self._layouts[-1].number
+        decoders = {newest: compiled(self._layouts[-1])}
+
+        def decode_any(data: bytes) -> Row:
+            number: int = _LAYOUT.unpack_from(data)[0]
+            decoder = decoders.get(number)
+            if decoder is None:
+                if number > newest:
+                    raise _unknown_layout(number)
+                decoder = decoders[number] = compiled(self._layouts[number])
+            return decoder(data)
+
+        decode_row = decode_any if newest else decoders[newest]
 
         def decode(data: bytes) -> Row:
             try:
-                return newest(data)
+                return decode_row(data)
             except (struct.error, ValueError, ArithmeticError) as error:
                 raise StorageError(f"row cannot be read: {error}", "XX001") from error
 
         return decode
+
+
+def _unknown_layout(number: int) -> StorageError:
+    return StorageError(f"row has layout {number}, which the table does not have", "XX001")

@@ -188,6 +188,8 @@ def _array(element: int) -> Variable:
         at = _ARRAY_HEAD.size + 8 * count
         dims, lower = shape[:count], shape[count:]
         total = prod(dims) if count else 0
+        if not 0 <= total <= 8 * len(data):  # a null takes a bit at least
+            raise ValueError("array is larger than its bytes")
         if not has_nulls:
             return _Classes.array(decode_all(data, at, total, 0), dims, lower)
         bitmap_size = (total + 7) // 8
@@ -218,16 +220,25 @@ ItemsDecode = Callable[[bytes, int, int, int], tuple[Any, ...]]
 
 def _fixed_items(width: Fixed) -> tuple[ItemsEncode, ItemsDecode]:
     code, to_packed, from_packed = width
+    size = struct.calcsize("<" + code)
     null = filler(width)
 
     def encode(elements: Sequence[Any]) -> bytes:
         packed = [
             null if item is None else to_packed(item) if to_packed else item for item in elements
         ]
-        return struct.pack("<" + code * len(packed), *packed)
+        if code.endswith("s"):
+            return b"".join(packed)
+        return struct.pack(f"<{len(packed)}{code}", *packed)
 
     def decode(data: bytes, at: int, count: int, nulls: int) -> tuple[Any, ...]:
-        items = struct.unpack_from("<" + code * count, data, at)
+        items: tuple[Any, ...]
+        if code.endswith("s"):
+            items = tuple(
+                [data[start : start + size] for start in range(at, at + count * size, size)]
+            )
+        else:
+            items = struct.unpack_from(f"<{count}{code}", data, at)
         if from_packed is not None:
             items = tuple(map(from_packed, items))
         if nulls:
