@@ -6,10 +6,11 @@ where one internal function serves several), else by pg_proc.prosrc (`@implement
 
 Calls are made with Python values. A strict function (proisstrict) is never called with None. VARIADIC arguments
 arrive as one Array, except those of VARIADIC "any" functions (concat, format, num_nulls ...), which arrive one by
-one as they were written. A set-returning function returns an iterable of values, or of tuples when it has several output
-columns. With `context=True` the first argument is the `EvalContext`. With `typed=True` the decorated function is a
-factory, called once when a plan is compiled: `factory(arg_types, result_type) -> callable`; with both, the callable
-takes the context first. Every module of this package is imported on the first look-up, and registers then.
+one as they were written. A set-returning function returns an iterable of values, or of tuples when it has several
+output columns. With `context=True` the first argument is the `EvalContext`. With `typed=True` the decorated
+function is a factory, called once when a plan is compiled: `factory(arg_types, result_type) -> callable`; with
+both, the callable takes the context first. Every module of this package is imported on the first look-up, and
+registers then. Aggregates and window functions are in `aggregates` and `window`.
 """
 
 from __future__ import annotations
