@@ -1,10 +1,29 @@
-"""Text to syntax: PostgreSQL's own parser, libpg_query, from the library inside postgast's wheel.
+"""SQL text to parse trees, by PostgreSQL's own parser (libpg_query).
 
-`parse` gives each statement as the parser's JSON tree, decoded: `{"SelectStmt": {...}}`. Field values equal to their
-default (0, false, empty) are left out, as the parser leaves them out. The tree is PostgreSQL 18's; what only newer
-versions accept is refused where it is bound.
+`parse` splits a script into statements, each with libpg_query's JSON tree as plain dictionaries. Nothing is
+resolved here: names, types and functions are the binder's work. Locations in a tree are byte offsets into the
+statement's own text.
 """
 
-from shardforge.sql.parse.parser import Node, Statement, parse
+from __future__ import annotations
 
-__all__ = ["Node", "Statement", "parse"]
+from shardforge.sql.parse.deparse import deparse_expression, deparse_statement
+from shardforge.sql.parse.statements import (
+    Node,
+    Statement,
+    char_position,
+    parse,
+    parse_expression,
+    parse_type_name,
+)
+
+__all__ = [
+    "Node",
+    "Statement",
+    "char_position",
+    "deparse_expression",
+    "deparse_statement",
+    "parse",
+    "parse_expression",
+    "parse_type_name",
+]

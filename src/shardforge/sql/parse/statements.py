@@ -1,0 +1,108 @@
+"""Scripts to statements: one libpg_query tree each, with locations relative to the statement's own text.
+
+A statement of a longer script is parsed again on its own, so that its tree depends on its text alone and may be
+cached by it. Raises QueryError 42601 with PostgreSQL's message and position for what is not SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import msgspec
+
+from shardforge.errors import QueryError
+from shardforge.sql.parse.libpg_query import SyntaxFailure, parse_json
+
+Node: TypeAlias = dict[str, Any]
+
+_EXPRESSION_PREFIX = "SELECT "
+_TYPE_PREFIX = "SELECT NULL::"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement: `node` has a single key, the parser's node name. `offset`: characters before it in the script."""
+
+    node: Node
+    text: str
+    offset: int = 0
+
+
+class _RawStatement(msgspec.Struct):
+    stmt: Node
+    stmt_location: int = 0
+    stmt_len: int = 0
+
+
+class _Tree(msgspec.Struct):
+    stmts: list[_RawStatement]
+
+
+_decode = msgspec.json.Decoder(_Tree).decode
+
+
+def char_position(text: str, location: int) -> int:
+    """The 1-based character position of a byte offset into `text`; 0 for no location."""
+    if location < 0:
+        return 0
+    if text.isascii():
+        return location + 1
+    return len(text.encode("utf-8")[:location].decode("utf-8", "ignore")) + 1
+
+
+def _tree(text: str, encoded: bytes) -> list[_RawStatement]:
+    if b"\0" in encoded:
+        raise QueryError('invalid byte sequence for encoding "UTF8": 0x00', "22021")
+    result = parse_json(encoded)
+    if isinstance(result, SyntaxFailure):
+        raise QueryError(result.message, "42601", position=result.position)
+    try:
+        return _decode(result).stmts
+    except RecursionError:
+        raise QueryError(
+            "stack depth limit exceeded", "54001", hint="The statement is nested too deeply."
+        ) from None
+
+
+def parse(text: str) -> list[Statement]:
+    """The statements of a script, in order; empty ones are left out."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    found = _tree(text, encoded)
+    if len(found) == 1 and not found[0].stmt_location and not found[0].stmt_len:
+        return [Statement(found[0].stmt, text)]
+    statements = []
+    for raw in found:
+        start = raw.stmt_location
+        end = start + raw.stmt_len if raw.stmt_len else len(encoded)
+        part = encoded[start:end]
+        own = part.decode("utf-8")
+        node = raw.stmt if start == 0 else _tree(own, part)[0].stmt
+        statements.append(Statement(node, own, len(encoded[:start].decode("utf-8"))))
+    return statements
+
+
+@lru_cache(maxsize=1024)
+def parse_expression(text: str) -> Node:
+    """The tree of one scalar expression, such as a stored default. The tree is shared: do not change it."""
+    node = parse(_EXPRESSION_PREFIX + text)[0].node
+    target: Node = node["SelectStmt"]["targetList"][0]["ResTarget"]["val"]
+    return target
+
+
+@lru_cache(maxsize=1024)
+def parse_query(text: str) -> Node:
+    """The tree of one stored query, such as a view's. The tree is shared: do not change it."""
+    return parse(text)[0].node
+
+
+def parse_type_name(text: str) -> Node:
+    """The TypeName node of a type written as SQL, such as `numeric(10,2)[]`."""
+    try:
+        statements = parse(_TYPE_PREFIX + text)
+        (target,) = statements[0].node["SelectStmt"]["targetList"]
+        name: Node = target["ResTarget"]["val"]["TypeCast"]["typeName"]
+    except (QueryError, ValueError, KeyError, IndexError):
+        raise QueryError(f'invalid type name "{text}"', "42601") from None
+    return name
