@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from shardforge.errors import ConsensusError, DatabaseError
+from shardforge.errors import ConsensusError, DatabaseError, StorageError
 from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.command import (
@@ -117,6 +117,13 @@ class Replica:
         self._cut_to = 0
         self._serving_waiters: list[asyncio.Future[None]] = []
         found = applied_of(engine)
+        if not log.base_index <= found.index <= log.last_index:
+            raise StorageError(
+                f"the log of shard {descriptor.id} holds entries {log.base_index + 1} to"
+                f" {log.last_index}, but its data was applied up to {found.index}",
+                "XX001",
+                detail="Entries between them are lost.",
+            )
         self.applied = found.index
         self._flushed = found.index
         self._bytes_since_flush = 0
@@ -215,7 +222,7 @@ class Replica:
                     self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
                     self._wake = None
-        except (OSError, DatabaseError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the replica must not go on
             self._stop(error)
             self._on_failure(self, error)
 

@@ -15,7 +15,6 @@ from shardforge.config import Config
 from shardforge.ids import NodeId
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.bootstrap import open_shards
-from shardforge.shard.command import applied_of
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.host import Host, OpenShard
 from shardforge.shard.log import MemoryLog, ShardLog
@@ -153,9 +152,7 @@ def open_on_disk(directory: DataDirectory, config: Config) -> OpenShard:
     def open_shard(descriptor: ShardDescriptor) -> tuple[Engine, ShardLog]:
         folder = directory.shard(descriptor.id)
         engine = RocksEngine(folder.data, memory, compression)
-        log = RaftLog.open(folder.wal)
-        log.check_covers(applied_of(engine).index)
-        return engine, log
+        return engine, RaftLog.open(folder.wal)
 
     return open_shard
 
