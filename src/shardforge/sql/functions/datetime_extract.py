@@ -48,6 +48,7 @@ _KNOWN = (
     | _GROWING
     | {"day", "month", "quarter", "week", "dow", "isodow", "doy"}
 )
+_RESERVED = frozenset(("now", "today", "tomorrow", "yesterday", "early", "late", "zulu"))
 _ZONE_FIELDS = frozenset(("timezone", "timezone_hour", "timezone_minute"))
 
 
@@ -141,6 +142,8 @@ def _infinite(
 
 
 def _refusal(name: str, field: str, type_name: str) -> Exception:
+    if field in _RESERVED and type_name in (_TIME, _TIMETZ, _INTERVAL):
+        return not_recognized(name, type_name)
     return not_supported(name, type_name) if field else not_recognized(name, type_name)
 
 

@@ -11,8 +11,13 @@ import math
 
 from shardforge.errors import QueryError
 from shardforge.sql.functions.context import EvalContext
-from shardforge.sql.functions.datetime_arithmetic import local_of, utc_of, zone_of
-from shardforge.sql.functions.datetime_zone import find_named_zone
+from shardforge.sql.functions.datetime_arithmetic import (
+    checked_timestamp,
+    local_of,
+    utc_of,
+    zone_of,
+)
+from shardforge.sql.functions.datetime_zone import timestamp_zone
 from shardforge.sql.functions.registry import implements
 from shardforge.sql.types.datetime_calendar import (
     END_DATE,
@@ -27,8 +32,7 @@ from shardforge.sql.types.datetime_calendar import (
 )
 from shardforge.sql.types.datetime_decode import decode_offset
 from shardforge.sql.types.datetime_text import apply_precision
-from shardforge.sql.types.datetime_tokens import DateTimeError, refusal
-from shardforge.sql.types.timezone import FixedZone
+from shardforge.sql.types.datetime_tokens import DateTimeError, Problem
 from shardforge.sql.types.values import TimeTz
 
 
@@ -92,8 +96,8 @@ def current_time(ctx: EvalContext, precision: int = -1) -> TimeTz:
 
 
 def _make_days(year: int, month: int, day: int) -> int:
-    text = f"{year}-{month:02d}-{day:02d}"
     astronomical = year + 1 if year < 0 else year
+    text = f"{astronomical}-{month:02d}-{day:02d}"
     if year == 0 or not 1 <= month <= 12 or not 1 <= day <= month_days(astronomical, month):
         raise QueryError(f"date field value out of range: {text}", "22008")
     days = days_of(astronomical, month, day)
@@ -120,7 +124,7 @@ def _make_micros(hour: int, minute: int, second: float) -> int:
 
 
 def _seconds_text(second: float) -> str:
-    return f"{second:02g}" if not (math.isnan(second) or math.isinf(second)) else f"{second}"
+    return "NaN" if math.isnan(second) else f"{second:02g}"
 
 
 @implements("make_date")
@@ -174,7 +178,7 @@ def make_timestamptz_at_timezone(
     try:
         offset = decode_offset(zone)
     except DateTimeError as error:
-        if zone[:1] in ("+", "-"):
-            raise refusal(error.problem, zone, "numeric time zone") from None
-        return utc_of(find_named_zone(zone), local)
-    return utc_of(FixedZone(zone, offset, ""), local)
+        if error.problem is Problem.ZONE_OVERFLOW:
+            raise QueryError(f'numeric time zone "{zone}" out of range', "22023") from None
+        return timestamp_zone(zone, local)
+    return checked_timestamp(local - offset * USECS_PER_SECOND)

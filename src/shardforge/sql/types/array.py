@@ -47,9 +47,7 @@ def subscript_error(message: str, detail: str = "") -> QueryError:
 def check_size(dims: Sequence[int]) -> None:
     """Refuse an array larger than PostgreSQL's limit."""
     if prod(dims) > MAX_ELEMENTS:
-        raise QueryError(
-            f"array size exceeds the maximum allowed ({MAX_ELEMENTS})", "54000"
-        )
+        raise QueryError(f"array size exceeds the maximum allowed ({MAX_ELEMENTS})", "54000")
 
 
 # Text input -------------------------------------------------------------------------------------
@@ -95,7 +93,9 @@ class _Reader:
                 break
             if char != ",":
                 raise self.fail(
-                    f'Unexpected "{char}" character.' if char in "{\\" else "Unexpected array element."
+                    f'Unexpected "{char}" character.'
+                    if char in "{\\"
+                    else "Unexpected array element."
                 )
         while len(self.dims) <= depth:
             self.dims.append(-1)
@@ -194,9 +194,7 @@ def _read_bounds(text: str) -> tuple[list[tuple[int, int]], int]:
         at += len(text[at:]) - len(text[at:].lstrip(_SPACE))
     if not bounds:
         if not text.startswith("{", at):
-            raise _malformed(
-                text, 'Array value must start with "{" or dimension information.'
-            )
+            raise _malformed(text, 'Array value must start with "{" or dimension information.')
         return [], at
     if not text.startswith("=", at):
         raise _malformed(text, 'Missing "=" after array dimensions.')
@@ -220,6 +218,8 @@ def parse_array(text: str, element: Input) -> Array:
     dims = tuple(reader.dims)
     if bounds and tuple(upper - lower + 1 for lower, upper in bounds) != dims:
         raise _malformed(text, "Specified array dimensions do not match array contents.")
+    if not dims:
+        return EMPTY
     if prod(dims) != len(reader.elements):
         raise _malformed(text, _MISMATCH)
     check_size(dims)
@@ -258,8 +258,7 @@ def format_array(value: Array, element: Output) -> str:
 def dimensions_text(value: Array) -> str:
     """The bounds, as [1:2][0:3]."""
     return "".join(
-        f"[{lower}:{lower + size - 1}]"
-        for lower, size in zip(value.lower, value.dims, strict=True)
+        f"[{lower}:{lower + size - 1}]" for lower, size in zip(value.lower, value.dims, strict=True)
     )
 
 
