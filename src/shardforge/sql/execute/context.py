@@ -1,0 +1,166 @@
+"""What a statement runs with: the session's side (`ExecContext`) and one execution (`Run`).
+
+Expressions are called with either as `ctx`: both have `params`, `eval` and `outer`. Operators and plans hold no
+state of an execution, so one plan may run many times at once: all of it is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from sys import getsizeof
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shardforge.errors import QueryError
+from shardforge.sql.bind.tree import ColumnId
+from shardforge.sql.functions.context import EvalContext
+from shardforge.txn.coordinator import Coordinator, Transaction
+
+if TYPE_CHECKING:
+    from shardforge.sql.execute.tables import TableWriter
+
+Row = tuple[Any, ...]
+DeferredCheck = Callable[["Run"], Awaitable[None]]
+
+DEFAULT_WORK_MEMORY = 256 * 1024 * 1024
+BATCH_ROWS = 1024
+"""Rows that an operator hands on at once, about."""
+
+
+class RowNumbers(Protocol):
+    """Where tables without a primary key get their row numbers from: the catalog's sequences."""
+
+    def take_rowid(self, storage_id: int) -> int | None: ...
+    async def reserve_rowids(self, storage_id: int, wanted: int = ...) -> None: ...
+
+
+class ExecContext:
+    """One session's statements: coordinator, evaluation context, transaction, and checks due at commit."""
+
+    __slots__ = (
+        "_deferred",
+        "_deferred_keys",
+        "coordinator",
+        "eval",
+        "outer",
+        "params",
+        "row_numbers",
+        "session",
+        "transaction",
+        "work_memory",
+    )
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        eval: EvalContext,
+        session: Any = None,
+        row_numbers: RowNumbers | None = None,
+        work_memory: int = DEFAULT_WORK_MEMORY,
+    ) -> None:
+        self.coordinator = coordinator
+        self.eval = eval
+        self.session = session
+        self.row_numbers = row_numbers
+        self.work_memory = work_memory
+        self.transaction: Transaction | None = None
+        self.params: Sequence[Any] = ()
+        self.outer: dict[ColumnId, Any] = {}
+        self._deferred: list[DeferredCheck] = []
+
+    def defer(self, check: DeferredCheck) -> None:
+        """Run `check` before the transaction commits: a deferred constraint."""
+        self._deferred.append(check)
+
+    async def before_commit(self, transaction: Transaction) -> None:
+        """Check what was deferred. Raises: 23503 and its kin; the transaction is then rolled back."""
+        if not self._deferred:
+            return
+        self.transaction = transaction
+        transaction.begin_statement()
+        checks, self._deferred = self._deferred, []
+        for check in checks:
+            await check(Run(self, ()))
+
+    async def check_deferred_now(self) -> None:
+        """SET CONSTRAINTS ALL IMMEDIATE: what is due at commit is checked at once."""
+        if self.transaction is not None:
+            await self.before_commit(self.transaction)
+
+    def transaction_ended(self) -> None:
+        """Forget the transaction and what was deferred in it."""
+        self._deferred.clear()
+        self.transaction = None
+
+
+class Run:
+    """One execution of a plan.
+
+    `outer` holds the current values of columns that inner plans take from enclosing ones; ids are unique in a
+    statement. `memo` is private to operators, keyed by them. `memory` counts what is held of `work_memory`.
+    """
+
+    __slots__ = (
+        "ctes",
+        "eval",
+        "exec",
+        "memo",
+        "memory",
+        "outer",
+        "params",
+        "pending",
+        "transaction",
+    )
+
+    def __init__(self, context: ExecContext, params: Sequence[Any]) -> None:
+        transaction = context.transaction
+        assert transaction is not None, "a statement runs in a transaction"
+        self.exec = context
+        self.eval = context.eval
+        self.params = params
+        self.outer: dict[ColumnId, Any] = {}
+        self.transaction = transaction
+        self.memo: dict[Any, Any] = {}
+        self.ctes: dict[int, list[Row]] = {}
+        self.memory = 0
+        self.pending: PendingWrites | None = None
+
+    def hold(self, rows: Sequence[Any]) -> None:
+        """Account for rows kept in memory; 53200 past the limit."""
+        if rows:
+            self.hold_bytes(len(rows) * size_of(rows[-1]))
+
+    def hold_bytes(self, size: int) -> None:
+        """Account for `size` bytes kept until `free`; 53200 past the limit."""
+        self.memory += size
+        if self.memory > self.exec.work_memory:
+            raise QueryError(
+                "out of memory",
+                "53200",
+                detail=f"The statement needs more than the {self.exec.work_memory} bytes of sql.work_memory.",
+            )
+
+    def free(self, size: int) -> None:
+        """Give back what was held."""
+        self.memory -= size
+
+
+def size_of(row: Sequence[Any]) -> int:
+    """About the memory of one row, its values included."""
+    return getsizeof(row) + sum(map(getsizeof, row))
+
+
+class PendingWrites:
+    """Changes of data-modifying CTEs, kept back until the statement has read all that it reads.
+
+    All parts of a statement see the same snapshot, without each other's changes.
+    """
+
+    __slots__ = ("after", "changed", "writes")
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[TableWriter, bytes, Row | None, Row | None]] = []
+        """(table, row key, old row or None, new row or None)."""
+        self.changed: set[bytes] = set()
+        """Row keys and unique index keys that the statement has changed."""
+        self.after: list[DeferredCheck] = []
