@@ -15,6 +15,7 @@ end the version order of each key is read from the engine, and the history is ch
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import selectors
 from dataclasses import dataclass, field
@@ -322,7 +323,7 @@ class Exploration:
                 if story.ended < other.began:
                     edge(story.name, other.name)
         for order in versions.values():
-            for (_, one), (_, other) in zip(order, order[1:], strict=False):
+            for (_, one), (_, other) in itertools.pairwise(order):
                 edge(one, other)
         settled: set[bytes] = set()
 
@@ -349,7 +350,8 @@ def explore(seed: int, level: Isolation, *, crashes: bool = True) -> Exploration
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.close()
     return exploration
 
