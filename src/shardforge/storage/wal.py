@@ -151,7 +151,10 @@ class RaftLog:
             _Change(ENTRY, pack_entry(*entry), entry[0])
             for entry in self.read(first, index.last_index + 1)
         ]
-        start = first - 1, index.term(first - 1) or 0
+        # What is kept must hold the entry that the new segment starts after: a reset may have come since.
+        known = found.at_mark if kept.sequence else index
+        last = min(first - 1, known.last_index)
+        start = last, known.term(last) or 0
         position = _Position(start, (index.base_index, index.base_term), index.hard)
         self._create_segment(kept, position, tail)
         replaced = [s for s in self._segments if kept.sequence < s < self._sequence]

@@ -47,6 +47,12 @@ class LogIndex:
             return None
         return self._terms[index - self.base_index - 1]
 
+    def copy_of_terms(self) -> LogIndex:
+        """The same indexes and terms as of now, without places."""
+        copy = LogIndex(self.base_index, self.base_term)
+        copy._terms = self._terms[:]
+        return copy
+
     def place(self, index: int) -> Place:
         """Where the live entry `index` is."""
         at = index - self.base_index - 1

@@ -69,6 +69,8 @@ class Recovered:
     """The log as its files tell it."""
 
     index: LogIndex
+    at_mark: LogIndex
+    """Indexes and terms as of the mark."""
     segments: list[Segment]
     """Those that count, oldest first; none in a new log."""
     leftovers: list[Path]
@@ -89,12 +91,12 @@ def recover(files: Files, folder: Path) -> Recovered:
     if not paths:
         if mark != _NOTHING:
             raise _damage(folder, 0, "every segment of the log is missing", 0)
-        return Recovered(LogIndex(), [], [], mark, 0)
+        return Recovered(LogIndex(), LogIndex(), [], [], mark, 0)
     segments, leftovers = _chain(files, paths, mark)
     if not segments:
         if mark != _NOTHING:
             raise _damage(folder, 0, "every durable segment of the log is missing", 0)
-        return Recovered(LogIndex(), [], leftovers, mark, 0)
+        return Recovered(LogIndex(), LogIndex(), [], leftovers, mark, 0)
     if mark.sequence > segments[-1].header.sequence:
         path = folder / segment_name(mark.sequence)
         raise _damage(path, 0, "the segment is missing, but was durable", 0)
@@ -105,7 +107,7 @@ def recover(files: Files, folder: Path) -> Recovered:
     if replay.index.base_term < 0:
         raise _damage(segments[0].path, 0, "the segments before it are missing", 0)
     known = mark if mark.sequence >= segments[0].header.sequence else _NOTHING
-    return Recovered(replay.index, segments, leftovers, known, torn)
+    return Recovered(replay.index, replay.at_mark or replay.index, segments, leftovers, known, torn)
 
 
 def _read_mark(files: Files, folder: Path) -> Mark:
@@ -151,6 +153,7 @@ class _Replay:
 
     def __init__(self, mark: Mark) -> None:
         self.index = LogIndex()
+        self.at_mark: LogIndex | None = None
         self._mark = mark
         self._started = False
         self._based = False
@@ -187,8 +190,11 @@ class _Replay:
     def _records(self, segment: Segment) -> int:
         """Apply the intact records; the offset where they end."""
         end = HEADER_SIZE
-        for record in records(segment.data, segment.header.sequence):
-            if not self._apply(record, segment.header.sequence):
+        sequence = segment.header.sequence
+        for record in records(segment.data, sequence):
+            if self.at_mark is None and (sequence, record.offset) >= self._mark:
+                self.at_mark = self.index.copy_of_terms()
+            if not self._apply(record, sequence):
                 raise _damage(
                     segment.path, record.offset, "a record does not follow the one before it",
                     self.index.last_index, segment,
