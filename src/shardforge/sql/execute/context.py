@@ -16,7 +16,7 @@ from shardforge.sql.functions.context import EvalContext
 from shardforge.txn.coordinator import Coordinator, Transaction
 
 if TYPE_CHECKING:
-    from shardforge.sql.execute.tables import TableWriter
+    from shardforge.sql.execute.rowwriter import RowWriter
 
 Row = tuple[Any, ...]
 DeferredCheck = Callable[["Run"], Awaitable[None]]
@@ -38,7 +38,6 @@ class ExecContext:
 
     __slots__ = (
         "_deferred",
-        "_deferred_keys",
         "coordinator",
         "eval",
         "outer",
@@ -159,7 +158,7 @@ class PendingWrites:
     __slots__ = ("after", "changed", "writes")
 
     def __init__(self) -> None:
-        self.writes: list[tuple[TableWriter, bytes, Row | None, Row | None]] = []
+        self.writes: list[tuple[RowWriter, bytes, Row | None, Row | None]] = []
         """(table, row key, old row or None, new row or None)."""
         self.changed: set[bytes] = set()
         """Row keys and unique index keys that the statement has changed."""
