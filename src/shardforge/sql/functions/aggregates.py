@@ -14,6 +14,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -23,9 +24,12 @@ from shardforge.errors import QueryError, unsupported
 from shardforge.sql.functions.comparison import nan_larger, nan_smaller
 from shardforge.sql.functions.float_math import float8pl, overflow
 from shardforge.sql.functions.math import out_of_range
+from shardforge.sql.functions.numeric import numeric_add, numeric_div
+from shardforge.sql.functions.numeric_math import variance
 from shardforge.sql.types import oids
 from shardforge.sql.types.floats import single
-from shardforge.sql.types.registry import sort_key
+from shardforge.sql.types.numeric import EXACT
+from shardforge.sql.types.registry import is_array, sort_key
 from shardforge.sql.types.values import Array
 
 
@@ -106,8 +110,6 @@ def _add_first(state: Any, value: Any) -> Any:
 @implements_aggregate("sum")
 def _sum(arg_types: tuple[int, ...], result_type: int) -> AggregateImplementation | None:
     del result_type
-    from shardforge.sql.functions.numeric import Decimal, numeric_add
-
     oid = arg_types[0]
     if oid in (oids.INT2, oids.INT4):
         return AggregateImplementation(_nothing, _add_first, _bigint)
@@ -159,8 +161,6 @@ def by_source(source: str) -> Callable[..., Any]:
 @implements_aggregate("avg")
 def _avg(arg_types: tuple[int, ...], result_type: int) -> AggregateImplementation | None:
     del result_type
-    from shardforge.sql.functions.numeric import Decimal, numeric_add, numeric_div
-
     oid = arg_types[0]
     if oid in (oids.INT2, oids.INT4, oids.INT8):
         return AggregateImplementation(
@@ -286,8 +286,6 @@ def append(state: list[Any] | None, value: Any) -> list[Any]:
 @implements_aggregate("array_agg")
 def _array_agg(arg_types: tuple[int, ...], result_type: int) -> AggregateImplementation:
     del result_type
-    from shardforge.sql.types.registry import is_array
-
     final = _stacked if is_array(arg_types[0]) else _array_of
     return AggregateImplementation(_nothing, append, final, strict=False)
 
@@ -364,8 +362,6 @@ class _NumericMoments:
 
     def step_numeric(self, value: Any) -> _NumericMoments:
         """Take one more numeric."""
-        from shardforge.sql.types.numeric import EXACT
-
         self.count += 1
         self.sum = EXACT.add(self.sum, value)
         self.squares = EXACT.add(self.squares, EXACT.multiply(value, value))
@@ -381,10 +377,6 @@ def _variance(*, sample: bool, root: bool) -> AggregateFactory:
         return math.sqrt(result) if root else result
 
     def final_numeric(state: _NumericMoments) -> Any:
-        from decimal import Decimal
-
-        from shardforge.sql.functions.numeric_math import variance
-
         return variance(
             state.count, Decimal(state.sum), Decimal(state.squares), sample=sample, root=root
         )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from shardforge.errors import QueryError
+from shardforge.sql import pgdata
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.functions.registry import implements
 from shardforge.sql.functions.text import text_array
@@ -48,9 +48,7 @@ _PLAIN_IDENTIFIER = re.compile("[a-z_][a-z0-9_]*")
 @cache
 def reserved_words() -> frozenset[str]:
     """Keywords that an identifier must be quoted to be: all but PostgreSQL's unreserved ones."""
-    text = files("shardforge.sql.pgdata").joinpath("keywords.tsv").read_text("utf-8")
-    rows = (line.split("\t") for line in text.splitlines())
-    return frozenset(row[0] for row in rows if row[1] != "U")
+    return frozenset(row[0] for row in pgdata.keywords() if row[1] != "U")
 
 
 @implements("quote_ident")

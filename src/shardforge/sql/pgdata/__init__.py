@@ -278,3 +278,10 @@ def btree_operators() -> dict[tuple[int, int, int], int]:
         for row in amops()
         if row.amname == "btree"
     }
+
+
+@cache
+def keywords() -> tuple[tuple[str, str, bool, str, str], ...]:
+    """Every keyword: word, category (U, C, T or R), whether it can be a bare label, and both in words."""
+    rows = (line.split("\t") for line in _lines("keywords"))
+    return tuple((f[0], f[1], f[2] == "t", f[3], f[4]) for f in rows)

@@ -135,12 +135,27 @@ def regtype_text(oid: int) -> str:
     return format_type(oid, None) if oid == 0 or find_type(oid) else str(oid)
 
 
+def regtype_named(name: str) -> int:
+    """regtypein for PostgreSQL's own types, by internal or SQL name."""
+    from shardforge.sql.types.registry import all_types
+
+    bare = name.removeprefix("pg_catalog.")
+    for candidate in all_types():
+        if bare == candidate.name or bare.lower() == candidate.display:
+            return candidate.oid
+    raise QueryError(f'type "{name}" does not exist', "42704")
+
+
 _BUILT_IN_TEXT: dict[str, Callable[[int], str]] = {
     "regproc": regproc_text,
     "regprocedure": regprocedure_text,
     "regoper": regoper_text,
     "regoperator": regoperator_text,
     "regtype": regtype_text,
+}
+_BUILT_IN_NAMES: dict[str, Callable[[str], int]] = {
+    "regproc": regproc_named,
+    "regtype": regtype_named,
 }
 _parse_oid = _unsigned_parser("oid", 32)
 
@@ -160,8 +175,9 @@ def _reg_codec(oid: int, name: str) -> Codec:
                 return _parse_oid(stripped)
             if by_name is not None:
                 return by_name(stripped)
-            if name == "regproc":
-                return regproc_named(stripped)
+            built_in = _BUILT_IN_NAMES.get(name)
+            if built_in is not None:
+                return built_in(stripped)
             raise unsupported(f"a name as input of type {name}")
 
         return parse
