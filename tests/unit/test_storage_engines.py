@@ -71,7 +71,7 @@ def test_a_batch_is_applied_in_order(engine: Engine) -> None:
     engine.write([])
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40, 41, 1000])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 9, 10, 11, 42, 1000])
 def test_scans_of_any_length_both_ways(engine: Engine, count: int) -> None:
     every = [b"k%04d" % n for n in range(count)]
     put(engine, b"j", *every, b"l")

@@ -29,9 +29,16 @@ def reopened(log: RaftLog, folder: Path, **options: int) -> RaftLog:
     return RaftLog.open(folder, **options)
 
 
+class PlainFiles(OsFiles):
+    """Without reserved room, so that a file is as long as its content."""
+
+    def reserve(self, descriptor: int, offset: int, size: int) -> None:
+        pass
+
+
 def write_log(folder: Path, *batches: list[tuple[int, int, bytes]]) -> None:
     """A log with each batch synced on its own, closed."""
-    log = RaftLog.open(folder)
+    log = RaftLog.open(folder, PlainFiles())
     for batch in batches:
         log.append(batch)
         log.sync()
@@ -217,17 +224,21 @@ def test_a_snapshot_replaces_the_log(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_log_that_does_not_meet_the_data_is_refused(tmp_path: Path) -> None:
-    log = RaftLog.open(tmp_path)
-    log.append(entries(1, 10))
+def test_reserved_room_is_no_tail_and_goes_when_the_segment_is_full(tmp_path: Path) -> None:
+    log = RaftLog.open(tmp_path, segment_size=1000)
+    log.append(entries(1, 4))
     log.sync()
-    log.truncate_prefix(4)
-    log.check_covers(4)
-    log.check_covers(9)
-    for applied in (3, 10):
-        with pytest.raises(StorageError) as raised:
-            log.check_covers(applied)
-        assert raised.value.sqlstate == "XX001"
+    (segment,) = segments(tmp_path)
+    assert segment.stat().st_size > 1 << 20
+    log = reopened(log, tmp_path, segment_size=1000)
+    assert (log.torn_bytes, log.segment_count) == (0, 1)
+    assert contents(log) == entries(1, 4)
+    log.append(entries(4, 40))
+    log.sync()
+    assert log.segment_count == 2
+    assert segment.stat().st_size < 5000
+    log = reopened(log, tmp_path)
+    assert contents(log) == entries(1, 40)
     log.close()
 
 
@@ -268,7 +279,7 @@ def test_unsynced_entries_may_be_kept_and_are_synced_anew(tmp_path: Path) -> Non
 def unsynced(folder: Path, batch: list[tuple[int, int, bytes]]) -> tuple[Path, int]:
     """Write a batch whose sync never returns; the segment and its durable end."""
     mark = (folder / "mark").read_bytes()
-    log = RaftLog.open(folder)
+    log = RaftLog.open(folder, PlainFiles())
     log.append(batch)
     log.sync()
     log.close()
@@ -289,7 +300,7 @@ def test_truncation_at_every_byte_of_the_last_record_is_a_torn_tail(tmp_path: Pa
         (tmp_path / "mark").write_bytes(mark)
         log = RaftLog.open(tmp_path)
         assert contents(log) == entries(1, 4)
-        assert log.torn_bytes == size - durable
+        assert log.torn_bytes == len(data[durable:size].rstrip(b"\x00"))
         log.append(entries(4, 6, term=2))
         log.sync()
         log = reopened(log, tmp_path)
@@ -298,14 +309,14 @@ def test_truncation_at_every_byte_of_the_last_record_is_a_torn_tail(tmp_path: Pa
         log.close()
 
 
-@pytest.mark.parametrize("tail", [bytes(5000), b"\xff" * 100, b"\xf5SFE" * 50])
+@pytest.mark.parametrize("tail", [bytes(5000), bytes(50) + b"\xff" * 100, b"\xf5SFE" * 50])
 def test_rubbish_after_the_durable_end_is_a_torn_tail(tmp_path: Path, tail: bytes) -> None:
     write_log(tmp_path, entries(1, 4))
     segment = segments(tmp_path)[-1]
     segment.write_bytes(segment.read_bytes() + tail)
     log = RaftLog.open(tmp_path)
     assert contents(log) == entries(1, 4)
-    assert log.torn_bytes == len(tail)
+    assert log.torn_bytes == len(tail.rstrip(b"\x00"))
     log.close()
 
 

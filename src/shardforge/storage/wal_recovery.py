@@ -78,7 +78,7 @@ class Recovered:
     mark: Mark
     """The durable end as far as known; what lies after it must be synced anew."""
     torn_bytes: int
-    """Bytes of torn tail after the last segment's end."""
+    """Bytes of torn tail after the last segment's end, zeros at its end left out."""
 
 
 def recover(files: Files, folder: Path) -> Recovered:
@@ -183,9 +183,9 @@ class _Replay:
             if follower is not None:
                 what = f"a record cannot be read, but one at offset {follower.offset} can"
                 raise _damage(segment.path, end, what, self.index.last_index, segment)
-        torn = segment.end - end
+        torn = segment.data[end:].rstrip(b"\x00")  # zeros are room that was reserved
         segment.end = end
-        return torn
+        return len(torn)
 
     def _records(self, segment: Segment) -> int:
         """Apply the intact records; the offset where they end."""
