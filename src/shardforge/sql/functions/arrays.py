@@ -59,22 +59,6 @@ def _stack(arrays: Sequence[Array]) -> Array:
     return Array(elements, (len(arrays), *first.dims), (1, *first.lower))
 
 
-def aggregate_arrays(arrays: Sequence[Array | None]) -> Array:
-    """array_agg of arrays."""
-    shape: tuple[int, ...] | None = None
-    kept: list[Array] = []
-    for item in arrays:
-        if item is None:
-            raise QueryError("cannot accumulate null arrays", "22004")
-        if not item.dims:
-            raise subscript_error("cannot accumulate empty arrays")
-        if shape is not None and item.dims != shape:
-            raise subscript_error("cannot accumulate arrays of different dimensionality")
-        shape = item.dims
-        kept.append(item)
-    return _stack(kept)
-
-
 # Subscripts -----------------------------------------------------------------------------------------
 
 
@@ -324,10 +308,10 @@ def array_fill_with_lower_bounds(value: Any, dims: Array | None, lower: Array | 
     """An array of equal elements with given bounds."""
     if dims is None or lower is None:
         raise QueryError("dimension array or low bound array cannot be null", "22004")
-    for given, name in ((dims, "Dimension"), (lower, "Low bound")):
+    for given in (dims, lower):
         if len(given.dims) > 1:
             raise subscript_error(
-                "wrong number of array subscripts", f"{name} array must be one dimensional."
+                "wrong number of array subscripts", "Dimension array must be one dimensional."
             )
         if None in given.elements:
             raise QueryError("dimension values cannot be null", "22004")

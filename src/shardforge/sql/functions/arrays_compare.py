@@ -135,7 +135,8 @@ def array_position_start(
         if array is None:
             return None
         _search_one_dimension(array)
-        if array.dims and start is None:
+        may_match = wanted is not None or None in array.elements
+        if array.dims and start is None and may_match:
             raise QueryError("initial position must not be null", "22004")
         return _position(key, array, wanted, start)
 

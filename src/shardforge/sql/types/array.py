@@ -182,7 +182,11 @@ def _read_bounds(text: str) -> tuple[list[tuple[int, int]], int]:
         match = _DIMENSION.match(text, at)
         assert match is not None, "it begins with a bracket"
         first, second = match.groups()
-        if not first or second == "":
+        if not first:
+            raise _malformed(
+                text, '"[" must introduce explicitly-specified array dimensions.'
+            )
+        if second == "":
             raise _malformed(text, "Missing array dimension value.")
         if not text.startswith("]", match.end()):
             raise _malformed(text, 'Missing "]" after array dimensions.')
