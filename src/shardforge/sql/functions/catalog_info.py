@@ -1,4 +1,4 @@
-"""Functions about the catalog's objects: names to oids and back, definitions, descriptions, visibility, sizes, privileges.
+"""Functions about the catalog's objects: names to oids, definitions, descriptions, visibility, sizes, privileges.
 
 `context.catalog` answers, by these methods (oids are ints; None means SQL's NULL):
 regclass_in(text), regclass_out(oid) and the same for regtype, regnamespace, regrole, regproc; table_is_visible(oid);

@@ -86,7 +86,7 @@ def pg_size_pretty_numeric(size: Decimal) -> str:
 
 
 _SIZE = re.compile(
-    r"[ \t\n\v\f\r]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[ \t\n\v\f\r]*([^ \t\n\v\f\r]*)[ \t\n\v\f\r]*"
+    r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(\S*)\s*", re.ASCII
 )
 
 
@@ -190,5 +190,4 @@ def pg_get_function_arg_default(oid: int, position: int) -> str | None:
 @implements("pg_get_keywords")
 def pg_get_keywords() -> Iterator[tuple[str, str, bool, str, str]]:
     """The grammar's keywords: word, category, whether a bare label, and both in words."""
-    for word, category, bare, category_text, bare_text in pgdata.keywords():
-        yield word, category, bare, category_text, bare_text
+    return iter(pgdata.keywords())

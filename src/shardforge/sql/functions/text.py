@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 
 from shardforge.errors import QueryError
@@ -203,49 +202,13 @@ def translate(text: str, characters: str, replacements: str) -> str:
     return text.translate(table)
 
 
-# ---------------------------------------------------------------- joining and splitting
+# ---------------------------------------------------------------- joining (splitting is in `arrays_text`)
 
 
 @implements("textcat", "byteacat")
 def concatenate(a: Any, b: Any) -> Any:
     """a || b."""
     return a + b
-
-
-def _split(text: str, delimiter: str | None) -> list[str]:
-    if not text:
-        return []
-    if delimiter is None:
-        return list(text)
-    return text.split(delimiter) if delimiter else [text]
-
-
-@implements("text_to_array")
-def text_to_array(text: str | None, delimiter: str | None) -> Array | None:
-    """The fields; single characters when the delimiter is NULL."""
-    return None if text is None else text_array(_split(text, delimiter))
-
-
-@implements("text_to_array_null")
-def text_to_array_null(text: str | None, delimiter: str | None, null: str | None) -> Array | None:
-    """The fields, those equal to `null` being NULL."""
-    if text is None:
-        return None
-    return text_array([None if field == null else field for field in _split(text, delimiter)])
-
-
-@implements("text_to_table")
-def text_to_table(text: str | None, delimiter: str | None) -> Iterator[str | None]:
-    """The fields as rows."""
-    return iter(() if text is None else _split(text, delimiter))
-
-
-@implements("text_to_table_null")
-def text_to_table_null(
-    text: str | None, delimiter: str | None, null: str | None
-) -> Iterator[str | None]:
-    """The fields as rows, those equal to `null` being NULL."""
-    return iter(() if text is None else text_to_array_null(text, delimiter, null) or ())
 
 
 # ---------------------------------------------------------------- conversions between string types
