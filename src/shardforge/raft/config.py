@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import random
 from dataclasses import dataclass
 
@@ -10,15 +9,6 @@ from shardforge.raft.log_storage import LogStorage
 from shardforge.raft.messages import APPLY_THREAD, NO_NODE
 
 NO_LIMIT = 2**63 - 1
-
-
-class ReadMode(enum.Enum):
-    """How a linearizable read is confirmed."""
-
-    QUORUM = "quorum"
-    """A round of heartbeats confirms the leadership (ReadIndex)."""
-    LEASE = "lease"
-    """The leader answers alone. With `election_timeout_us` set, only while its lease by the clock holds."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,9 +24,11 @@ class Config:
     heartbeat_ticks: int = 1
     pre_vote: bool = True
     check_quorum: bool = True
-    read_mode: ReadMode = ReadMode.QUORUM
     election_timeout_us: int = 0
-    """How long a follower that has heard the leader helps nobody else, on its own clock. 0: no lease."""
+    """How long, on its own clock, a follower that has heard the leader helps nobody else to lead. With it the
+    leader has a lease, and answers reads alone while it lasts. 0: reads always ask a quorum."""
+    now_us: int = 0
+    """The host's clock at start: a restarted voter does not know whom it heard before."""
     clock_drift: float = 0.05
     """The lease ends before the election timeout by this share of it."""
     async_storage_writes: bool = True
@@ -59,8 +51,8 @@ class Config:
             raise ValueError("at least one append message must be allowed in flight")
         if self.inflight_bytes_max < self.message_bytes_max and self.inflight_bytes_max != NO_LIMIT:
             raise ValueError("in-flight bytes must hold one message")
-        if self.read_mode is ReadMode.LEASE and not self.check_quorum:
-            raise ValueError("lease reads need check_quorum")
+        if self.election_timeout_us and not self.check_quorum:
+            raise ValueError("a lease needs check_quorum")
         if not 0 <= self.clock_drift < 1:
             raise ValueError("clock drift is a share of the election timeout")
 

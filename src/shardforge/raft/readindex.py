@@ -6,19 +6,19 @@ leader still leads. Confirmation of one read confirms every read before it. Sour
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from shardforge.raft.messages import Message
 
 
-class ReadState(NamedTuple):
+class ReadState(msgspec.Struct, frozen=True):
     """A confirmed read: serve it once `index` is applied."""
 
     index: int
     context: bytes
 
 
-class _Pending(NamedTuple):
+class _Pending(msgspec.Struct):
     request: Message
     index: int
     confirmed: dict[int, bool]

@@ -75,10 +75,13 @@ class Tracker:
 
     def tally(self) -> VoteResult:
         """Where the present ballot stands."""
-        return self.tally_of(self.votes)
+        return self._tally(self.votes)
 
-    def tally_of(self, votes: dict[int, bool]) -> VoteResult:
-        """Where a ballot with these votes stands."""
+    def is_won(self, votes: dict[int, bool]) -> bool:
+        """Whether a quorum said yes."""
+        return self._tally(votes) is VoteResult.WON
+
+    def _tally(self, votes: dict[int, bool]) -> VoteResult:
         return quorum.joint_vote(self.configuration.incoming, self.configuration.outgoing, votes)
 
     def quorum_active(self) -> bool:
@@ -88,4 +91,4 @@ class Tracker:
             for node, known in self.progress.items()
             if not known.is_learner
         }
-        return self.tally_of(active) is VoteResult.WON
+        return self.is_won(active)
