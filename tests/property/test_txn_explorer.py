@@ -159,7 +159,7 @@ class Exploration:
         await self.crash()
         for _ in range(400):  # recovery settles what the crash left
             await self.one_step(time_share=0.5)
-        assert self.store.metrics()["marks"] == 0, "an orphan was never settled"
+        assert self.store.metrics()["commit_marks"] == 0, "an orphan was never settled"
         await self.store.kill()
 
     async def start(self) -> None:

@@ -35,7 +35,7 @@ def on_store(test: Callable[[Store], Awaitable[None]]) -> None:
             await asyncio.wait_for(test(store), 5)
             await store.host.drain()
             figures = store.metrics()
-            for name in ("locks_held", "locks_waiting", "snapshots", "transactions_active"):
+            for name in ("locks_held", "locks_waiting", "snapshots_active", "transactions_active"):
                 assert figures[name] == 0, name
         finally:
             await store.close()

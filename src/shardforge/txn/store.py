@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from shardforge.config import Config
-from shardforge.ids import NodeId
+from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.bootstrap import open_shards
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
@@ -31,6 +31,8 @@ from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
 from shardforge.txn.resolver import Resolver
 from shardforge.txn.snapshots import Snapshots
+
+Metrics = dict[str, int | float | dict[ShardId, int]]
 
 logger = logging.getLogger("shardforge.store")
 
@@ -84,36 +86,41 @@ class Store:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def metrics(self) -> dict[str, int | float]:
-        """Figures for monitoring, by name; `shard_<n>_` names one shard."""
+    def metrics(self) -> Metrics:
+        """Figures for monitoring: names in `_total` only grow, a mapping holds one figure a shard.
+
+        May be called from any thread.
+        """
         counters = self.host.counters
-        figures: dict[str, int | float] = {
-            "log_appends": counters.appends,
-            "log_entries": counters.entries,
-            "log_bytes": counters.bytes,
-            "log_syncs": counters.syncs,
-            "log_sync_seconds": counters.sync_ns / 1e9,
+        marks = {
+            shard.replica.id: list(shard.pending.marks.values()) for shard in self.participants
+        }
+        every_mark = [mark for found in marks.values() for mark in found]
+        prepared = [mark for mark in every_mark if mark.values is not None]
+        return {
+            "log_appends_total": counters.appends,
+            "log_entries_total": counters.entries,
+            "log_bytes_total": counters.bytes,
+            "log_fsyncs_total": counters.syncs,
+            "log_fsync_seconds_total": counters.sync_ns / 1e9,
             "transactions_active": self.coordinator.active,
-            "snapshots": len(self.snapshots),
-            "deadlocks": self.coordinator.waits.deadlocks,
+            "snapshots_active": len(self.snapshots),
+            "deadlocks_total": self.coordinator.waits.deadlocks,
             "locks_held": sum(len(shard.locks) for shard in self.participants),
             "locks_waiting": sum(shard.locks.waiting for shard in self.participants),
-            "marks": sum(len(shard.pending.marks) for shard in self.participants),
-            "intents": sum(
-                len(mark.keys)
+            "commit_marks": len(every_mark),
+            "intents": sum(len(mark.keys) for mark in prepared),
+            "garbage_versions_waiting": len(self.garbage),
+            "garbage_versions_collected_total": self.garbage.collected,
+            "orphans_resolved_total": self.resolver.resolved,
+            "shard_bytes": {
+                shard.replica.id: shard.replica.engine.approximate_size()
                 for shard in self.participants
-                for mark in shard.pending.marks.values()
-                if mark.values is not None
-            ),
-            "garbage_waiting": len(self.garbage),
-            "garbage_collected": self.garbage.collected,
-            "orphans_resolved": self.resolver.resolved,
+            },
+            "shard_applied_index": {
+                shard.replica.id: shard.replica.applied for shard in self.participants
+            },
         }
-        for shard in self.participants:
-            replica = shard.replica
-            figures[f"shard_{replica.id}_bytes"] = replica.engine.approximate_size()
-            figures[f"shard_{replica.id}_applied"] = replica.applied
-        return figures
 
 
 async def start_store(
