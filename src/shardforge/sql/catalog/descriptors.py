@@ -144,6 +144,8 @@ class Table(msgspec.Struct, frozen=True):
     options: tuple[str, ...] = ()
     """Storage parameters, kept as given; only shard_key and sharding mean something here (see `sharding`)."""
     constraint_comments: dict[str, str] = {}
+    index_counter: int = 1
+    """The highest key number an index ever had: numbers are not used again."""
     row_estimate: float = -1.0
     """Rows at the last ANALYZE; -1 when never counted."""
 

@@ -14,7 +14,7 @@ ones in between. Table locks (`locks`) keep a table's users and its DDL apart, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shardforge.errors import QueryError
 from shardforge.keys import prefix_end
@@ -42,7 +42,11 @@ from shardforge.sql.catalog.snapshot import (
     StoredRelation,
 )
 from shardforge.sql.catalog.tablelocks import TableLocks
+from shardforge.sql.catalog.virtual import virtual_tables
 from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, Transaction, WaitPolicy
+
+if TYPE_CHECKING:
+    from shardforge.txn.store import Store
 
 _OID_BATCH: Final = 64
 
@@ -58,10 +62,16 @@ class CatalogStore:
         self,
         coordinator: Coordinator,
         virtual: Mapping[tuple[str, str], VirtualTable] | None = None,
+        *,
+        default_sharding: str = "hash",
     ) -> None:
         self.coordinator = coordinator
+        self.default_sharding = default_sharding
+        """sharding.strategy of the configuration: for tables that name none."""
         self.locks = TableLocks()
         self.sequences = SequenceStore(coordinator)
+        self.building: dict[bytes, Transaction] = {}
+        """Markers of storage that a DDL under way is filling: not to be removed before its transaction ends."""
         self._virtual = {} if virtual is None else virtual
         self._current: dict[int, CatalogSnapshot] = {}
         self._by_name: dict[str, CatalogSnapshot] = {}
@@ -69,6 +79,13 @@ class CatalogStore:
         self._oid_limit = 0
 
     # ---- start -----------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, store: Store, *, default_sharding: str = "hash") -> CatalogStore:
+        """The catalog of a running transactional store, loaded; the first one is written into an empty store."""
+        catalog = cls(store.coordinator, virtual_tables(), default_sharding=default_sharding)
+        await catalog.load()
+        return catalog
 
     async def load(self) -> None:
         """Read the catalog, or write the first one into an empty meta shard.
@@ -180,6 +197,15 @@ class CatalogStore:
 
     def _index_names(self) -> None:
         self._by_name = {s.database.name: s for s in self._current.values()}
+
+    def contents(self, database: str) -> list[Change]:
+        """The changes that remove everything in a database."""
+        inside = self.current(database)
+        oid = inside.database.id
+        stored = [s for s in inside.schemas() if s.id not in SYSTEM_SCHEMAS.values()]
+        return [Change("relation", oid, r.id, None) for r in inside.relations()] + [
+            Change("schema", oid, s.id, None) for s in stored
+        ]
 
     def _publish_databases(self, snapshot: CatalogSnapshot, changes: tuple[Change, ...]) -> None:
         for change in changes:

@@ -1,0 +1,176 @@
+"""Expressions in definitions: bound against their table, checked for what such a place allows, and turned into text.
+
+The text that is stored is canonical (see catalog.ruleutils), not what the user typed.
+Source: PostgreSQL 15, src/backend/catalog/heap.c (cookDefault, cookConstraint), src/backend/parser/parse_expr.c.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from shardforge.errors import QueryError
+from shardforge.sql.bind import BindEnvironment, bind_default, bind_table_expression, tree
+from shardforge.sql.catalog.descriptors import Column, Table
+from shardforge.sql.catalog.ruleutils import cast_argument, expression_text, is_cast
+from shardforge.sql.ddl.context import Ddl, Node
+from shardforge.sql.parse import deparse_expression
+from shardforge.sql.types.registry import type_by_oid
+
+BOOL = 16
+
+
+def environment(ddl: Ddl, text: str) -> BindEnvironment:
+    """A binder's environment for the statement's session."""
+    return BindEnvironment(
+        catalog=ddl.catalog,
+        search_path=ddl.search_path,
+        settings=ddl.ctx.settings,
+        parameter_types=[],
+        text=text,
+    )
+
+
+def column_names(table: Table) -> dict[int, str]:
+    """Column id to name, for printing."""
+    return {column.id: column.name for column in table.columns}
+
+
+def parts(expression: Any) -> Iterator[Any]:
+    """The expression and everything inside it."""
+    yield expression
+    if dataclasses.is_dataclass(expression):
+        for item in dataclasses.fields(expression):
+            yield from _inside(getattr(expression, item.name))
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _inside(item)
+    elif dataclasses.is_dataclass(value):
+        yield from parts(value)
+
+
+def columns_of(expression: tree.Expression) -> set[int]:
+    """The ids of the columns that an expression uses."""
+    return {int(part.column) for part in parts(expression) if isinstance(part, tree.ColumnRef)}
+
+
+def bind(ddl: Ddl, table: Table, text: str) -> tree.Expression:
+    """A stored (or typed) expression over the table's columns."""
+    return bind_table_expression(text, table, environment(ddl, text))
+
+
+def _bind_node(ddl: Ddl, table: Table, node: Node, place: str) -> tree.Expression:
+    expression = bind(ddl, table, deparse_expression(node))
+    for part in parts(expression):
+        if isinstance(part, tree.Subquery):
+            raise QueryError(f"cannot use subquery in {place}", "0A000")
+        if isinstance(part, tree.AggregateCall):
+            raise QueryError(f"aggregate functions are not allowed in {place}s", "42803")
+        if isinstance(part, tree.WindowCall):
+            raise QueryError(f"window functions are not allowed in {place}s", "42P20")
+        if isinstance(part, tree.Call) and part.retset:
+            raise QueryError(f"set-returning functions are not allowed in {place}s", "0A000")
+    return expression
+
+
+def check(ddl: Ddl, table: Table, node: Node) -> tuple[str, set[int]]:
+    """(text, column ids used) of a CHECK. Raises: 42804 when it is not boolean."""
+    expression = _bind_node(ddl, table, node, "check constraint")
+    _require_boolean(expression, "CHECK")
+    return expression_text(expression, column_names(table)), columns_of(expression)
+
+
+def predicate(ddl: Ddl, table: Table, node: Node) -> str:
+    """The text of a partial index's WHERE."""
+    expression = _bind_node(ddl, table, node, "index predicate")
+    _require_boolean(expression, "WHERE")
+    _require_immutable(expression, "functions in index predicate must be marked IMMUTABLE")
+    return expression_text(expression, column_names(table))
+
+
+def index_key(ddl: Ddl, table: Table, node: Node) -> tuple[str, int]:
+    """(text, type) of an index expression."""
+    expression = _bind_node(ddl, table, node, "index expression")
+    _require_immutable(expression, "functions in index expression must be marked IMMUTABLE")
+    return expression_text(expression, column_names(table)), expression.type
+
+
+def generated(ddl: Ddl, table: Table, column: Column, node: Node) -> str:
+    """The text of a generation expression, assignable to its column."""
+    expression = _bind_node(ddl, table, node, "column generation expression")
+    for used in columns_of(expression):
+        other = next(c for c in table.columns if c.id == used)
+        if other.id == column.id or other.generated is not None:
+            raise QueryError(
+                f'cannot use generated column "{other.name}" in column generation expression', "42P17",
+                detail="A generated column cannot reference another generated column.",
+            )  # fmt: skip
+    _require_immutable(expression, "generation expression is not immutable")
+    _require_assignable(ddl, column, expression, "generation expression")
+    return expression_text(_without_implicit(expression, node), column_names(table))
+
+
+def default(ddl: Ddl, table: Table, column: Column, node: Node) -> str | None:
+    """The text of a DEFAULT, or None for DEFAULT NULL. Raises: 0A000 for column references, 42804."""
+    constant = node.get("A_Const")
+    if constant is not None and constant.get("isnull"):
+        return None
+    text = deparse_expression(node)
+    bare = replace(column, not_null=False)
+    coerced = bind_default(text, bare, environment(ddl, text))
+    if columns_of(coerced):
+        raise QueryError("cannot use column reference in DEFAULT expression", "0A000")
+    if constant is not None and "sval" in constant:
+        return expression_text(coerced, {})
+    expression = _bind_node(ddl, table, node, "DEFAULT expression")
+    return expression_text(_without_implicit(expression, node), {})
+
+
+def _without_implicit(expression: tree.Expression, node: Node) -> tree.Expression:
+    """Without a cast at the top that the user did not write: storing puts it back."""
+    if "TypeCast" not in node and "FuncCall" not in node and not isinstance(expression, tree.Const):
+        while is_cast(expression):
+            expression = cast_argument(expression)
+    return expression
+
+
+def _require_boolean(expression: tree.Expression, place: str) -> None:
+    if expression.type != BOOL:
+        shown = type_by_oid(expression.type).display
+        raise QueryError(f"argument of {place} must be type boolean, not type {shown}", "42804")
+
+
+def _require_immutable(expression: tree.Expression, message: str) -> None:
+    for part in parts(expression):
+        if isinstance(part, tree.Call) and part.volatile != "i":
+            raise QueryError(message, "42P17")
+
+
+def _require_assignable(ddl: Ddl, column: Column, expression: tree.Expression, what: str) -> None:
+    if expression.type == column.type_oid:
+        return
+    text = expression_text(expression, {c: f"c{c}" for c in columns_of(expression)})
+    if columns_of(expression):
+        # Assignability is a matter of types alone: a null of the expression's type stands in for it.
+        text = f"NULL::{type_by_oid(expression.type).display}"
+    try:
+        bind_default(text, column, environment(ddl, text))
+    except QueryError as failure:
+        if failure.sqlstate != "42804":
+            raise
+        wanted, given = type_by_oid(column.type_oid).display, type_by_oid(expression.type).display
+        raise QueryError(
+            f'column "{column.name}" is of type {wanted} but {what} is of type {given}', "42804",
+            hint="You will need to rewrite or cast the expression.",
+        ) from None  # fmt: skip
+
+
+def renamed(ddl: Ddl, old: Table, new: Table, text: str) -> str:
+    """Stored text over `old`'s column names as text over `new`'s."""
+    return expression_text(bind(ddl, old, text), column_names(new))
