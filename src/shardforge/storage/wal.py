@@ -207,12 +207,13 @@ class RaftLog:
         files.write(self._mark_descriptor, pack_mark(Mark(sequence, len(data))), 0)
 
     def close(self) -> None:
-        """Release the files. Does not sync."""
-        for descriptor in (self._descriptor, self._mark_descriptor):
-            if descriptor >= 0:
-                self._files.close(descriptor)
-        self._descriptor = self._mark_descriptor = -1
-        self._failed = self._failed or StorageError(f"the log {self._folder} is closed")
+        """Release the files, after a sync under way. Does not sync itself."""
+        with self._writing:
+            for descriptor in (self._descriptor, self._mark_descriptor):
+                if descriptor >= 0:
+                    self._files.close(descriptor)
+            self._descriptor = self._mark_descriptor = -1
+            self._failed = self._failed or StorageError(f"the log {self._folder} is closed")
 
     def _path(self, sequence: int) -> Path:
         return self._folder / segment_name(sequence)
