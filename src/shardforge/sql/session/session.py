@@ -19,6 +19,7 @@ from typing import Any
 from shardforge.errors import DatabaseError, QueryError, TransactionError
 from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
+from shardforge.sql.catalog.tablelocks import LockOwner
 from shardforge.sql.execute import ExecContext
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
@@ -69,6 +70,8 @@ class Session:
         self.notices: list[tuple[str, DatabaseError]] = []
         self.sequences = SequenceState()
         self.savepoints: list[Savepoint] = []
+        self.lock_owner = LockOwner(self.process_id)
+        """The transaction's table locks."""
         self.overlay: CatalogSnapshot | None = None
         """The catalog as this transaction's own DDL has made it."""
         self.status = "I"
@@ -248,6 +251,8 @@ class Session:
     async def _ended(self, *, committed: bool) -> None:
         self.status = "I"
         self.overlay = None
+        if self.lock_owner.held:
+            self.instance.catalog.locks.release_all(self.lock_owner)
         self.savepoints.clear()
         self.settings.end_transaction(committed=committed)
         if self._context is not None:
