@@ -129,16 +129,17 @@ class RawNode:
         """One tick has passed."""
         core.tick(self.raft)
 
-    def step(self, message: Message) -> None:
-        """Take a message of a peer, or a response of the storage. Answers of strangers are dropped."""
+    def step(self, message: Message) -> bool:
+        """Take a message of a peer, or a response of the storage. False: a stranger's answer, dropped."""
         raft = self.raft
         if (
             message.kind in PEER_RESPONSES
             and message.sender not in raft.tracker.progress
             and message.sender != raft.id
         ):
-            return
+            return False
         core.step(raft, message)
+        return True
 
     def propose(self, data: bytes) -> int | None:
         """Propose an entry. Its index when this node leads, 0 when passed on to the leader, None when refused.
