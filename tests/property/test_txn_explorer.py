@@ -397,10 +397,10 @@ def _aborted(engine, anchor, txn):
 
 
 def acknowledged_before_it_is_durable(monkeypatch):
-    async def no_sync(self, entries):
-        return None
+    async def no_sync(self, ready, append):
+        self._reader.append(append.entries)
 
-    monkeypatch.setattr(Replica, "_sync", no_sync)
+    monkeypatch.setattr(Replica, "_store", no_sync)
 
 
 def commit_record_before_the_prepares(monkeypatch):

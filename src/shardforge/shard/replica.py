@@ -20,6 +20,8 @@ from typing import NamedTuple
 from shardforge.errors import ConsensusError, DatabaseError, StorageError
 from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock
+from shardforge.raft.messages import Entry, Message
+from shardforge.raft.rawnode import Ready
 from shardforge.shard.command import (
     Application,
     Collect,
@@ -30,9 +32,9 @@ from shardforge.shard.command import (
     decode_intent,
     encode,
 )
-from shardforge.shard.consensus import Consensus
+from shardforge.shard.consensus import LogReader, make_node
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.log import Entry, ShardLog
+from shardforge.shard.log import ShardLog
 from shardforge.shard.pending import Mark, Pending
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
@@ -127,7 +129,8 @@ class Replica:
         self.applied = found.index
         self._flushed = found.index
         self._bytes_since_flush = 0
-        self._consensus = Consensus(node, descriptor.voters, log, found.index)
+        self._reader = LogReader(log, descriptor.voters, found.index)
+        self._node = make_node(node, self._reader, found.index, seed=descriptor.id)
 
     @property
     def id(self) -> ShardId:
@@ -175,7 +178,7 @@ class Replica:
 
     def start(self) -> None:
         """Begin to work: replay, then lead."""
-        self._consensus.campaign()
+        self._node.campaign()
         self._pump = asyncio.create_task(self._run(), name=f"shard-{self.id}")
 
     async def serving(self) -> None:
@@ -218,7 +221,7 @@ class Replica:
         try:
             while not self._closing or self._queued:
                 await self._turn()
-                if not self._queued and not self._closing:
+                if not self._queued and not self._closing and not self._node.has_ready():
                     self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
                     self._wake = None
@@ -230,15 +233,19 @@ class Replica:
         """One group commit: what is queued becomes durable, then what is committed is applied."""
         if self._queued:
             self._propose_queued()
-        consensus = self._consensus
-        while (work := consensus.ready()) is not None:
-            if work.hard_state is not None:
-                self._log.set_hard_state(*work.hard_state)
-            self._log.append(work.entries)
-            if work.must_sync:
-                await self._sync(work.entries)
-            for entry in consensus.persisted(work):
-                self._apply(entry)
+        node = self._node
+        while node.has_ready():
+            ready = node.ready()
+            assert not ready.messages, "a group of one has nobody to talk to"
+            append = ready.storage_append
+            if append is not None:
+                await self._store(ready, append)
+                node.stored(append)
+            apply = ready.storage_apply
+            if apply is not None:
+                for entry in apply.entries:
+                    self._apply(entry)
+                node.applied(apply)
         self._flush_if_due()
         if self._cut_to:
             cut_to, self._cut_to = self._cut_to, 0
@@ -247,18 +254,24 @@ class Replica:
     def _propose_queued(self) -> None:
         proposals, self._queued = self._queued, []
         data = encode([proposal.command for proposal in proposals])
-        index = self._consensus.propose(data)
-        if index is None:  # not the leader: nothing was appended
+        index = self._node.propose(data)
+        if not index:  # not the leader: nothing was appended
             for proposal in proposals:
                 proposal.done(Outcome.REFUSED)
             return
-        self._proposed[index] = _Proposed(self._consensus.term, proposals)
+        self._proposed[index] = _Proposed(self._node.term, proposals)
 
-    async def _sync(self, entries: Sequence[Entry]) -> None:
+    async def _store(self, ready: Ready, append: Message) -> None:
+        """Make entries, term and vote durable. A commit index alone need not be written at all."""
+        if not ready.must_sync and not append.responses:
+            return
+        if ready.hard_state is not None:
+            hard = ready.hard_state
+            self._log.set_hard_state(hard.term, hard.vote, hard.commit)
+        size = self._reader.append(append.entries)
         counters = self._counters
-        size = sum(len(data) for _, _, data in entries)
         counters.appends += 1
-        counters.entries += len(entries)
+        counters.entries += len(append.entries)
         counters.bytes += size
         self._bytes_since_flush += size
         began = self._clock.monotonic_ns()
@@ -269,7 +282,7 @@ class Replica:
     # ---- applying --------------------------------------------------------------------------------
 
     def _apply(self, entry: Entry) -> None:
-        index, term, data = entry
+        index, term, data = entry.index, entry.term, entry.data
         assert index == self.applied + 1, "entries are applied in order, each once"
         proposed = self._proposed.pop(index, None)
         ours = proposed is not None and proposed.term == term
@@ -282,6 +295,7 @@ class Replica:
         outcomes = [application.apply(command) for command in commands]
         self.engine.write(application.finish(index))
         self.applied = index
+        self._reader.applied(index)
         wrote = self.cache.wrote
         for version in application.versions:
             wrote(*version)
@@ -289,7 +303,7 @@ class Replica:
             for position, proposal in enumerate(proposed.proposals):
                 # Another term's entry took the index: ours is absent, and will stay so.
                 proposal.done(outcomes[position] if ours else Outcome.REFUSED)
-        if term != self.serving_term and self._consensus.leads_in(term):
+        if term != self.serving_term and self._node.is_leader and self._node.term == term:
             self._begin_serving(term)
 
     def _begin_serving(self, term: int) -> None:
