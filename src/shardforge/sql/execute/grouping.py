@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from shardforge.errors import unsupported
 from shardforge.sql.bind import tree
-from shardforge.sql.execute.context import ExecContext
-from shardforge.sql.execute.expressions import Compiled, Layout, Row, compile_condition, compile_expression
-from shardforge.sql.execute.operators import Batch, Batches, Compilation, in_batches, layout_of, operator_for
+from shardforge.sql.execute.context import ExecContext, Row
+from shardforge.sql.execute.expressions import (
+    Function,
+    Layout,
+    compile_expression,
+    compile_optional,
+    layout_of,
+)
+from shardforge.sql.execute.operators import Batch, Batches, Compilation, in_batches, operator_for
 from shardforge.sql.functions.aggregates import AggregateImplementation, aggregate
-from shardforge.sql.types.registry import sort_key
+from shardforge.sql.types.registry import format_type, sort_key
 
 
 def hash_keys(types: Sequence[int]) -> Callable[[Row], Any]:
     """A function from values of these types to a key that is equal when PostgreSQL says that the values are."""
-    makers = [(o, key) for o, key in enumerate(sort_key(t) if t else None for t in types) if key is not None]
+    makers = [
+        (o, key)
+        for o, key in enumerate(sort_key(t) if t else None for t in types)
+        if key is not None
+    ]
     if not makers:
         return lambda row: row
 
@@ -33,23 +44,28 @@ class AggregateColumn:
     """One aggregate call compiled: collects its input values a group, in order and once each where it says so."""
 
     def __init__(self, call: tree.AggregateCall, layout: Layout) -> None:
-        from shardforge.sql.execute.sorting import Order  # noqa: PLC0415  # sorting uses the keys of this module
+        from shardforge.sql.execute.sorting import Order  # sorting uses the keys of this module
 
-        self.implementation: AggregateImplementation = aggregate(
-            call.name, tuple(a.type for a in (*call.direct_args, *call.args)), call.type
+        types = tuple(a.type for a in (*call.direct_args, *call.args))
+        found = aggregate(call.name, types, call.type)
+        if found is None:
+            raise unsupported(f"aggregate {call.name}({', '.join(format_type(t) for t in types)})")
+        self.implementation: AggregateImplementation = found
+        self._args: list[Function] = (
+            [] if call.star else [compile_expression(a, layout) for a in call.args]
         )
-        self._args: list[Compiled] = [] if call.star else [compile_expression(a, layout) for a in call.args]
         self.direct = [compile_expression(a, layout) for a in call.direct_args]
-        self._filter = compile_condition(call.filter, layout)
+        self._filter = compile_optional(call.filter, layout)
         self._order = Order(call.order_by, layout) if call.order_by else None
         self._distinct = hash_keys([a.type for a in call.args]) if call.distinct else None
         self.buffered = self._order is not None
-        self._strict = self.implementation.strict
-        self.single = self._args[0] if len(self._args) == 1 else None
+        self._strict = found.strict
 
-    def start(self) -> list[Any]:
+    def start(self, ctx: ExecContext) -> list[Any]:
         """The state of a new group: [state, distinct values seen, rows kept for ordering]."""
-        return [self.implementation.init(), set() if self._distinct else None, [] if self.buffered else None]
+        made = self.implementation
+        state = made.init(ctx.eval) if made.needs_context else made.init()
+        return [state, set() if self._distinct else None, [] if self.buffered else None]
 
     def step(self, group: list[Any], row: Row, ctx: ExecContext) -> None:
         """Take one row."""
@@ -79,6 +95,10 @@ class AggregateColumn:
             self._order.sort(rows, ctx)
             for row in rows:
                 self._accumulate(group, row, ctx)
+        return self.peek(group, ctx)
+
+    def peek(self, group: list[Any], ctx: ExecContext) -> Any:
+        """The value so far; the group may go on (window frames that grow)."""
         if self.direct:
             return self.implementation.final(group[0], *[d((), ctx) for d in self.direct])
         return self.implementation.final(group[0])
@@ -122,7 +142,7 @@ class AggregateOperator:
         for number, members in enumerate(self._sets):
             table = tables[number]
             if not table and self._always_a_row[number]:
-                table[()] = ((None,) * len(self._keys), [c.start() for c in self._calls])
+                table[()] = ((None,) * len(self._keys), [c.start(ctx) for c in self._calls])
             for piece in in_batches(self._results(table, members, ctx)):
                 yield piece
 
@@ -135,13 +155,16 @@ class AggregateOperator:
         key = key_of(values)
         group = table.get(key)
         if group is None:
-            group = table[key] = (values, [c.start() for c in self._calls])
+            group = table[key] = (values, [c.start(ctx) for c in self._calls])
             ctx.hold(1, len(self.columns) + 4)
         for call, state in zip(self._calls, group[1], strict=True):
             call.step(state, row, ctx)
 
     def _results(
-        self, table: dict[Any, tuple[Row, list[list[Any]]]], members: tuple[int, ...], ctx: ExecContext
+        self,
+        table: dict[Any, tuple[Row, list[list[Any]]]],
+        members: tuple[int, ...],
+        ctx: ExecContext,
     ) -> Batch:
         flags = tuple(
             sum((o not in members) << (len(offsets) - 1 - place) for place, o in enumerate(offsets))

@@ -7,8 +7,13 @@ from typing import Any
 
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.walk import columns_of, references
-from shardforge.sql.execute.context import ExecContext
-from shardforge.sql.execute.expressions import Compiled, Row, compile_condition, compile_expression
+from shardforge.sql.execute.context import ExecContext, Row
+from shardforge.sql.execute.expressions import (
+    Function,
+    compile_expression,
+    compile_optional,
+    layout_of,
+)
 from shardforge.sql.execute.grouping import hash_keys
 from shardforge.sql.execute.operators import (
     BATCH_ROWS,
@@ -17,7 +22,6 @@ from shardforge.sql.execute.operators import (
     Compilation,
     collect,
     in_batches,
-    layout_of,
     operator_for,
 )
 from shardforge.sql.plan.physical import HashJoin, LookupJoin, NestedLoop
@@ -26,7 +30,9 @@ LOOKUPS_MAX = 2000
 """A look-up join with more outer rows than this goes on as a hash join."""
 
 
-def _key_function(expressions: tuple[Any, ...], columns: tuple[Any, ...]) -> Callable[[Row, ExecContext], Any]:
+def _key_function(
+    expressions: tuple[Any, ...], columns: tuple[Any, ...]
+) -> Callable[[Row, ExecContext], Any]:
     """The join key of a row; None when a part is NULL, which joins nothing."""
     compiled = [compile_expression(e, layout_of(columns)) for e in expressions]
     same = hash_keys([e.type for e in expressions])
@@ -52,7 +58,7 @@ class HashJoinOperator:
         self._left_key = _key_function(node.left_keys, self.left.columns)
         self._right_key = _key_function(node.right_keys, self._right.columns)
         both = self.left.columns + self._right.columns
-        self._condition = compile_condition(node.condition, layout_of(both))
+        self._condition = compile_optional(node.condition, layout_of(both))
 
     async def batches(self, ctx: ExecContext) -> Batches:
         async for batch in self.join(self.left.batches(ctx), ctx):
@@ -96,7 +102,12 @@ class HashJoinOperator:
         return [other for other in found if condition(row + other, ctx) is True]
 
     def _pairs(
-        self, row: Row, table: dict[Any, list[Row]], unmatched: dict[int, Row], made: Batch, ctx: ExecContext
+        self,
+        row: Row,
+        table: dict[Any, list[Row]],
+        unmatched: dict[int, Row],
+        made: Batch,
+        ctx: ExecContext,
     ) -> None:
         found = self._matches(row, table, ctx)
         for other in found:
@@ -107,13 +118,23 @@ class HashJoinOperator:
             made.append(row + (None,) * len(self._right.columns))
 
     def _semi(
-        self, row: Row, table: dict[Any, list[Row]], unmatched: dict[int, Row], made: Batch, ctx: ExecContext
+        self,
+        row: Row,
+        table: dict[Any, list[Row]],
+        unmatched: dict[int, Row],
+        made: Batch,
+        ctx: ExecContext,
     ) -> None:
         if self._matches(row, table, ctx):
             made.append(row)
 
     def _anti(
-        self, row: Row, table: dict[Any, list[Row]], unmatched: dict[int, Row], made: Batch, ctx: ExecContext
+        self,
+        row: Row,
+        table: dict[Any, list[Row]],
+        unmatched: dict[int, Row],
+        made: Batch,
+        ctx: ExecContext,
     ) -> None:
         if not self._matches(row, table, ctx):
             made.append(row)
@@ -122,7 +143,7 @@ class HashJoinOperator:
 class _Loop:
     """Joining one left row with candidate right rows, for look-ups and nested loops."""
 
-    def __init__(self, kind: str, condition: Compiled | None, width: int) -> None:
+    def __init__(self, kind: str, condition: Function | None, width: int) -> None:
         self._kind = kind
         self._condition = condition
         self._padding = (None,) * width
@@ -157,12 +178,14 @@ class LookupJoinOperator:
         layout = layout_of(self._left.columns)
         self._outer = [(c, layout[c]) for c in sorted(references(node.inner)) if c in layout]
         both = self._left.columns + self._inner.columns
-        condition = compile_condition(node.condition, layout_of(both))
+        condition = compile_optional(node.condition, layout_of(both))
         self._loop = _Loop(node.kind, condition, len(self._inner.columns))
         self._hash: HashJoinOperator | None = None
         if node.hash is not None:
             made = compilation.operator(node.hash)
-            assert isinstance(made, HashJoinOperator) or hasattr(made, "join"), "made for a HashJoin"
+            assert isinstance(made, HashJoinOperator) or hasattr(made, "join"), (
+                "made for a HashJoin"
+            )
             self._hash = made  # type: ignore[assignment]  # possibly wrapped for EXPLAIN ANALYZE
 
     async def batches(self, ctx: ExecContext) -> Batches:
@@ -217,7 +240,9 @@ class NestedLoopOperator:
         layout = layout_of(self._left.columns)
         self._outer = [(c, layout[c]) for c in sorted(references(node.right)) if c in layout]
         both = self._left.columns + self._right.columns
-        self._loop = _Loop(node.kind, compile_condition(node.condition, layout_of(both)), len(self._right.columns))
+        self._loop = _Loop(
+            node.kind, compile_optional(node.condition, layout_of(both)), len(self._right.columns)
+        )
 
     async def batches(self, ctx: ExecContext) -> Batches:
         right: Batch = [] if self._lateral else await collect(self._right, ctx)

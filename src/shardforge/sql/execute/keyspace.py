@@ -95,8 +95,9 @@ class IndexSpace:
             all_columns = [*self.columns, *suffix]
             encode = keys.key_encoder([all_columns[place] for place in rest])
             oids, number, index = self._shard_oids, self._number, self.index.number
-            return lambda values, shard: keys.colocated_prefix(shard, oids, number, index) + encode(
-                [values[place] for place in rest]
+            return lambda values, shard: (
+                keys.colocated_prefix(shard, oids, number, index)
+                + encode([values[place] for place in rest])
             )
         columns = [*self.columns, *suffix]
         if self.kind == "range":
@@ -225,4 +226,3 @@ def _skip_escaped(key: bytes, at: int) -> int:
         if key[at + 1 : at + 2] == b"\x00":
             return at + 2
         at += 2
-

@@ -1,197 +1,291 @@
-"""Reaching stored rows: by full keys, by spans of an index, by the whole table."""
+"""Reading tables: point gets, index look-ups, spans in order or one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import heapq
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from itertools import product
+from typing import Any, Final, TypeAlias
 
-from shardforge import keys
-from shardforge.errors import QueryError, StorageError
-from shardforge.sql.bind import tree
+from shardforge.errors import unsupported
 from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.catalog.descriptors import Table
-from shardforge.sql.execute.context import ExecContext
-from shardforge.sql.execute.expressions import Compiled, Row, compile_condition, compile_expression
-from shardforge.sql.execute.operators import Batch, Batches, Compilation, layout_of, operator_for
-from shardforge.sql.execute.tablestore import TableStore, table_store
-from shardforge.sql.plan.physical import Bound, KeyAccess, SpanAccess
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.expressions import Function, Layout, compile_expression
+from shardforge.sql.execute.keyspace import IndexSpace, Limit, Span
+from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.rows import RowsFunction, filter_function
+from shardforge.sql.execute.rowwriter import picker, row_codec, stored_positions
+from shardforge.sql.plan.nodes import Access, Bound, Match, TableScan
 
-ROW_KEY, TABLE_OID = 0, -6
-"""System columns of a Scan: the encoded row key, and the table's oid."""
+Pair: TypeAlias = tuple[bytes, bytes]
+Pairs: TypeAlias = list[Pair]
 
-Decode = Callable[[bytes, bytes], Row]
-
-
-def row_decoder(table: Table, columns: Sequence[tuple[ColumnId, int]]) -> Decode:
-    """A function from (row key, row bytes) to the wanted columns."""
-    store = table_store(table)
-    wanted = [attnum for _, attnum in columns]
-    if all(attnum > 0 for attnum in wanted):
-        decode = store.codec.decoder([store.positions[attnum] for attnum in wanted])
-        return lambda key, value: decode(value)
-    plain = [attnum for attnum in wanted if attnum > 0]
-    decode = store.codec.decoder([store.positions[attnum] for attnum in plain])
-    sources = [("plain", plain.index(a)) if a > 0 else ("key" if a == ROW_KEY else "oid", 0) for a in wanted]
-    oid = table.id
-
-    def with_system(key: bytes, value: bytes) -> Row:
-        row = decode(value)
-        return tuple([row[p] if kind == "plain" else key if kind == "key" else oid for kind, p in sources])
-
-    return with_system
+ROW_KEY: Final = 0
+"""The column number that stands for a row's key."""
+TABLE_OID: Final = -6
+_COMPLEMENT: Final = bytes(255 - byte for byte in range(256))
 
 
-class _Access:
-    """What both kinds of access share: decoding and the residual filter."""
+class RowReader:
+    """(key, stored value) -> a row of the wanted columns."""
 
-    def __init__(self, node: KeyAccess | SpanAccess) -> None:
-        self.table = node.table
-        self.store: TableStore = table_store(node.table)
-        self.columns = tuple(column for column, _ in node.columns)
-        self.decode = row_decoder(node.table, node.columns)
-        self.keys = self.store.keys_of(node.index)
-        self.primary = node.index.primary
-        self.filter = compile_condition(node.filter, layout_of(self.columns))
+    def __init__(self, table: Table, attnums: Sequence[int]) -> None:
+        position = stored_positions(table)
+        stored = [attnum for attnum in attnums if attnum > 0]
+        self.decode = row_codec(table).decoder([position[attnum] for attnum in stored])
+        special = [attnum for attnum in attnums if attnum <= 0]
+        for attnum in special:
+            if attnum not in (ROW_KEY, TABLE_OID):
+                raise unsupported("this system column")
+        self._plain = not special
+        self._key_last = special == [ROW_KEY] and attnums[-1] == ROW_KEY
+        self._table_oid = table.id
+        places = {attnum: offset for offset, attnum in enumerate([*stored, ROW_KEY, TABLE_OID])}
+        self._pick = picker([places[attnum] for attnum in attnums])
 
-    def decoded(self, pairs: Sequence[tuple[bytes, bytes | None]], ctx: ExecContext) -> Batch:
-        """Rows of (key, value) pairs that pass the filter; a missing value is no row."""
-        decode, condition = self.decode, self.filter
-        rows = [decode(key, value) for key, value in pairs if value is not None]
-        if condition is None:
-            return rows
-        return [row for row in rows if condition(row, ctx) is True]
+    def rows(self, pairs: Pairs) -> list[Row]:
+        """The rows of some pairs."""
+        decode = self.decode
+        if self._plain:
+            return [decode(value) for _, value in pairs]
+        if self._key_last:
+            return [(*decode(value), key) for key, value in pairs]
+        return [self.row(key, value) for key, value in pairs]
+
+    def row(self, key: bytes, value: bytes) -> Row:
+        """The row of one pair."""
+        if self._plain:
+            return self.decode(value)
+        if self._key_last:
+            return (*self.decode(value), key)
+        return tuple(self._pick((*self.decode(value), key, self._table_oid)))
 
 
-@operator_for(KeyAccess)
-class KeyAccessOperator(_Access):
-    """Rows by full unique keys, in the order of the keys, each once."""
+class AccessReader:
+    """An access of the plan: the keys or spans that it selects, from the values that it is given."""
 
-    def __init__(self, node: KeyAccess, compilation: Compilation) -> None:
-        super().__init__(node)
-        self._keys = [[compile_expression(e, {}) for e in key] for key in node.keys]
-        self._any_of = None if node.any_of is None else compile_expression(node.any_of, {})
-        self.one_key = node.any_of is None and len(node.keys) == 1
+    def __init__(self, table: Table, access: Access, layout: Layout) -> None:
+        self.access = access
+        self.space = IndexSpace(table, access.index)
+        self.primary = access.index.primary
+        self._matches = [self._match(match, layout) for match in access.equal]
+        self._low = self._bound(access.low, layout)
+        self._high = self._bound(access.high, layout)
+        self._shard = (
+            None
+            if access.shard is None
+            else [compile_expression(value, layout) for value in access.shard]
+        )
+        self.owns = self.space.owner() if access.whole else None
+        self.single = access.point and not any(match.many for match in access.equal)
 
-    def index_keys(self, ctx: ExecContext) -> list[bytes]:
-        """The encoded keys to look for; a NULL in a key finds nothing."""
-        found: dict[bytes, None] = {}
-        for expressions in self._keys:
-            values = [e((), ctx) for e in expressions]
-            if any(v is None for v in values):
-                continue
-            if self._any_of is None:
-                found[self.keys.key(values)] = None
-                continue
-            elements = self._any_of((), ctx)
-            for element in elements.elements if elements is not None else ():
-                if element is not None:
-                    found[self.keys.key([*values, element])] = None
+    @staticmethod
+    def _match(match: Match, layout: Layout) -> Function:
+        function = compile_expression(match.expression, layout)
+        if not match.many:
+            return function
+
+        def distinct(row: Any, ctx: Any) -> Any:
+            array = function(row, ctx)
+            return () if array is None else tuple(dict.fromkeys(array.elements))
+
+        return distinct
+
+    @staticmethod
+    def _bound(bound: Bound | None, layout: Layout) -> Function | None:
+        if bound is None:
+            return None
+        function, inclusive = compile_expression(bound.expression, layout), bound.inclusive
+        return lambda row, ctx: Limit(function(row, ctx), inclusive)
+
+    def _shard_values(self, row: Any, ctx: Any) -> list[Any] | None:
+        return None if self._shard is None else [value(row, ctx) for value in self._shard]
+
+    def key(self, row: Any, ctx: Any) -> bytes | None:
+        """The one key of a `single` access; None when a value is NULL."""
+        values = [match(row, ctx) for match in self._matches]
+        if None in values:
+            return None
+        shard = self._shard_values(row, ctx)
+        if shard is not None and None in shard:
+            return None
+        return self.space.unique_key(values, shard or ())
+
+    def keys(self, row: Any, ctx: Any) -> list[bytes]:
+        """The keys of a point access, each once."""
+        if self.single:
+            key = self.key(row, ctx)
+            return [] if key is None else [key]
+        shard = self._shard_values(row, ctx)
+        if shard is not None and None in shard:
+            return []
+        encode = self.space.unique_key
+        return list(
+            dict.fromkeys(
+                [encode(v, shard or ()) for v in self._combinations(row, ctx) if None not in v]
+            )
+        )
+
+    def _combinations(self, row: Any, ctx: Any) -> list[tuple[Any, ...]]:
+        lists = [
+            match(row, ctx) if many else (match(row, ctx),)
+            for match, (_, many) in zip(self._matches, self.access.equal, strict=True)
+        ]
+        return list(product(*lists))
+
+    def spans(self, row: Any, ctx: Any) -> list[Span]:
+        """The spans of any other access, each once."""
+        if self.access.whole:
+            return self.space.whole() if self._shard is None else self._spans_of((), row, ctx)
+        found: dict[Span, None] = {}
+        for values in self._combinations(row, ctx):
+            found.update(dict.fromkeys(self._spans_of(values, row, ctx)))
         return list(found)
 
-    async def row_keys(self, ctx: ExecContext) -> list[bytes]:
-        """The keys of the rows: the index's own, or what its entries point to."""
-        wanted = self.index_keys(ctx)
-        if self.primary or not wanted:
-            return wanted
-        return [key for key in await ctx.transaction.get_many(wanted) if key is not None]
-
-    async def batches(self, ctx: ExecContext) -> Batches:
-        wanted = await self.row_keys(ctx)
-        if not wanted:
-            return
-        if len(wanted) == 1:
-            value = await ctx.transaction.get(wanted[0])
-            rows = self.decoded(((wanted[0], value),), ctx)
-        else:
-            values = await ctx.transaction.get_many(wanted)
-            rows = self.decoded(list(zip(wanted, values, strict=True)), ctx)
-        if rows:
-            yield rows
-
-
-@operator_for(SpanAccess)
-class SpanAccessOperator(_Access):
-    """Rows of spans of an index, in key order within each span."""
-
-    def __init__(self, node: SpanAccess, compilation: Compilation) -> None:
-        super().__init__(node)
-        self._equal = [compile_expression(e, {}) for e in node.equal]
-        self._lower = _bound(node.lower)
-        self._upper = _bound(node.upper)
-        self._reverse = node.reverse
-        self._limit = None if node.limit is None else compile_expression(node.limit, {})
-        self._colocated_scan = node.table.sharding.kind == "colocated" and not self.keys.hashed
-
-    def spans(self, ctx: ExecContext) -> list[tuple[bytes, bytes]]:
-        """Spans to read now; none when a key value is NULL."""
-        equal = [e((), ctx) for e in self._equal]
-        if any(v is None for v in equal):
+    def _spans_of(self, values: tuple[Any, ...], row: Any, ctx: Any) -> list[Span]:
+        low = None if self._low is None else self._low(row, ctx)
+        high = None if self._high is None else self._high(row, ctx)
+        if (low is not None and low.value is None) or (high is not None and high.value is None):
             return []
-        bounds: list[tuple[Any, bool] | None] = []
-        for bound in (self._lower, self._upper):
-            if bound is None:
-                bounds.append(None)
-                continue
-            value = bound[0]((), ctx)
-            if value is None:
-                return []
-            bounds.append((value, bound[1]))
-        return self.keys.spans(equal, bounds[0], bounds[1])
+        return self.space.spans(values, low, high, self._shard_values(row, ctx))
 
-    async def batches(self, ctx: ExecContext) -> Batches:
-        limit = None if self._limit is None else self._limit((), ctx)
-        if limit is not None and limit <= 0:
+    async def pairs(
+        self, run: Run, row: Any = (), goal: int | None = None
+    ) -> AsyncGenerator[Pairs, None]:
+        """(row key, stored row) of everything that is selected."""
+        transaction = run.transaction
+        if self.access.point:
+            keys = self.keys(row, run)
+            if not self.primary:
+                keys = [key for key in await transaction.get_many(keys) if key is not None]
+            values = await transaction.get_many(keys)
+            found = [(k, v) for k, v in zip(keys, values, strict=True) if v is not None]
+            if found:
+                yield found
             return
-        spans = self.spans(ctx)
-        if self._colocated_scan and not spans:
-            async for batch in self._colocated(ctx):
-                yield batch
-            return
+        spans = self.spans(row, run)
+        reverse = self.access.reverse
+        if self.access.merged and len(spans) > 1:
+            skip = self.space.order_prefix()
+            source = merged_spans(run, spans, skip, reverse=reverse, goal=goal)
+        else:
+            source = successive_spans(run, spans, reverse=reverse, goal=goal)
+        async with aclosing(source) as chunks:
+            async for chunk in chunks:
+                kept = chunk if self.owns is None else [p for p in chunk if self.owns(p[0])]
+                if not self.primary:
+                    row_keys = [value for _, value in kept]
+                    values = await transaction.get_many(row_keys)
+                    kept = [(k, v) for k, v in zip(row_keys, values, strict=True) if v is not None]
+                if kept:
+                    yield kept
+
+
+async def successive_spans(
+    run: Run, spans: Sequence[Span], *, reverse: bool, goal: int | None
+) -> AsyncGenerator[Pairs, None]:
+    """Pairs of one span after the other; small chunks are put together."""
+    pending: Pairs = []
+    left = goal
+    for start, end in spans:
+        scan = run.transaction.scan(start, end, reverse=reverse, limit=left)
+        async with aclosing(_generator(scan)) as chunks:
+            async for chunk in chunks:
+                pending += chunk
+                if left is not None:
+                    left -= len(chunk)
+                if len(pending) >= BATCH_ROWS or left is not None:
+                    yield pending
+                    pending = []
+        if left is not None and left <= 0:
+            break
+    if pending:
+        yield pending
+
+
+async def merged_spans(
+    run: Run, spans: Sequence[Span], skip: int, *, reverse: bool, goal: int | None
+) -> AsyncGenerator[Pairs, None]:
+    """Pairs of all spans in order of what follows the first `skip` bytes of their keys."""
+    order: Callable[[bytes], bytes]
+    if reverse:  # no key is a prefix of another, so complements sort the other way round
+        order = lambda key: key[skip:].translate(_COMPLEMENT)  # noqa: E731
+    else:
+        order = lambda key: key[skip:]  # noqa: E731
+    async with AsyncExitStack() as stack:
+        heap: list[tuple[bytes, int]] = []
+        sources: list[AsyncIterator[Pairs]] = []
+        buffers: list[tuple[Pairs, int]] = []
         for start, end in spans:
-            async for pairs in ctx.transaction.scan(start, end, reverse=self._reverse, limit=limit):
-                rows = self.decoded(await self._rows(pairs, ctx), ctx)
+            scan = run.transaction.scan(start, end, reverse=reverse, limit=goal)
+            source = await stack.enter_async_context(aclosing(_generator(scan)))
+            chunk = await anext(source, None)
+            if chunk:
+                heap.append((order(chunk[0][0]), len(sources)))
+                sources.append(source)
+                buffers.append((chunk, 0))
+        heapq.heapify(heap)
+        merged: Pairs = []
+        size = BATCH_ROWS if goal is None else min(goal, BATCH_ROWS)
+        while heap:
+            _, number = heap[0]
+            chunk, at = buffers[number]
+            merged.append(chunk[at])
+            at += 1
+            if at == len(chunk):
+                chunk, at = await anext(sources[number], None) or [], 0
+            if chunk:
+                buffers[number] = (chunk, at)
+                heapq.heapreplace(heap, (order(chunk[at][0]), number))
+            else:
+                heapq.heappop(heap)
+            if len(merged) >= size:
+                yield merged
+                merged = []
+        if merged:
+            yield merged
+
+
+def _generator(scan: AsyncIterator[Pairs]) -> AsyncGenerator[Pairs, None]:
+    return scan  # type: ignore[return-value]
+
+
+class TableScanOperator(Operator):
+    """Rows of a table."""
+
+    def __init__(self, node: TableScan, layout: Layout | None = None) -> None:
+        super().__init__(node.columns)
+        self.node = node
+        self.access = AccessReader(node.table, node.access, layout or {})
+        self.reader = RowReader(node.table, node.attnums)
+        self.filter: RowsFunction | None = (
+            None if node.condition is None else filter_function(node.condition, self.layout)
+        )
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        filter_rows, rows_of = self.filter, self.reader.rows
+        pairs = self.access.pairs(run, (), goal if filter_rows is None else None)
+        async with aclosing(pairs) as chunks:
+            async for chunk in chunks:
+                rows = rows_of(chunk)
+                if filter_rows is not None:
+                    rows = filter_rows(rows, run)
                 if rows:
                     yield rows
-                    if limit is not None:
-                        limit -= len(rows)
-                        if limit <= 0:
-                            return
-                await ctx.breathe()
-
-    async def _rows(
-        self, pairs: Sequence[tuple[bytes, bytes]], ctx: ExecContext
-    ) -> Sequence[tuple[bytes, bytes | None]]:
-        if self.primary:
-            return pairs
-        row_keys = [value for _, value in pairs]
-        return list(zip(row_keys, await ctx.transaction.get_many(row_keys), strict=True))
-
-    async def _colocated(self, ctx: ExecContext) -> Batches:
-        """Rows of a shard-key table without its shard key: all of `g/`, keeping this table's rows."""
-        store = self.store
-        marker = keys.range_prefix(self.table.storage_id or self.table.id, self.table.indexes[0].number)[1:]
-        async for pairs in ctx.transaction.scan(b"g", b"h"):
-            own = [(key, value) for key, value in pairs if marker in key and _is_row_of(store, key, value)]
-            rows = self.decoded(own, ctx)
-            if rows:
-                yield rows
-            await ctx.breathe()
 
 
-def _is_row_of(store: TableStore, key: bytes, value: bytes) -> bool:
-    """Whether this is a row of the table: tables of one shard key lie among each other."""
-    try:
-        return store.row_key(store.codec.decode(value)) == key
-    except (StorageError, QueryError, TypeError, ValueError):
-        return False  # the bytes of another table's row
+class CteScanOperator(Operator):
+    """Rows of a CTE that is already there."""
 
+    def __init__(self, columns: tuple[ColumnId, ...], name: int, positions: Sequence[int]) -> None:
+        super().__init__(columns)
+        self._name = name
+        self._pick = picker(positions)
 
-def _bound(bound: Bound | None) -> tuple[Compiled, bool] | None:
-    return None if bound is None else (compile_expression(bound.expression, {}), bound.inclusive)
-
-
-@operator_for(tree.Scan)
-def _scan(node: tree.Scan, compilation: Compilation) -> SpanAccessOperator:
-    """A scan that no rule has touched: the whole table."""
-    return SpanAccessOperator(SpanAccess(node.table, node.alias, node.columns, node.table.indexes[0]), compilation)
-
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        pick = self._pick
+        rows = run.ctes[self._name]
+        for start in range(0, len(rows), BATCH_ROWS):
+            yield [tuple(pick(row)) for row in rows[start : start + BATCH_ROWS]]

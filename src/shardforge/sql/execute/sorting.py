@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shardforge.sql.bind import tree
-from shardforge.sql.execute.context import ExecContext
-from shardforge.sql.execute.expressions import Compiled, Layout, Row, compile_expression
+from shardforge.sql.execute.context import ExecContext, Row
+from shardforge.sql.execute.expressions import Function, Layout, compile_expression, layout_of
 from shardforge.sql.execute.grouping import hash_keys
 from shardforge.sql.execute.operators import (
     Batch,
@@ -15,14 +15,13 @@ from shardforge.sql.execute.operators import (
     Compilation,
     collect,
     in_batches,
-    layout_of,
     limits,
     operator_for,
 )
 from shardforge.sql.plan.physical import TopN
 from shardforge.sql.types.registry import sort_key
 
-SortOne = tuple[Compiled, Callable[[Any], Any] | None, bool, bool]
+SortOne = tuple[Function, Callable[[Any], Any] | None, bool, bool]
 
 
 class Order:
@@ -30,7 +29,12 @@ class Order:
 
     def __init__(self, sort_keys: Sequence[tree.SortKey], layout: Layout) -> None:
         self._keys: list[SortOne] = [
-            (compile_expression(k.expression, layout), sort_key(k.expression.type), k.descending, k.nulls_first)
+            (
+                compile_expression(k.expression, layout),
+                sort_key(k.expression.type),
+                k.descending,
+                k.nulls_first,
+            )
             for k in sort_keys
         ]
 
@@ -41,7 +45,7 @@ class Order:
 
     @staticmethod
     def _pass(
-        rows: list[Row], ctx: ExecContext, expression: Compiled, key: Callable[[Any], Any] | None, *,
+        rows: list[Row], ctx: ExecContext, expression: Function, key: Callable[[Any], Any] | None, *,
         descending: bool, nulls_first: bool,
     ) -> None:  # fmt: skip
         values = [expression(row, ctx) for row in rows]
@@ -73,7 +77,9 @@ class _Comparable:
         self.parts = parts
 
     def __lt__(self, other: _Comparable) -> bool:
-        for (null_a, a, descending, nulls_first), (null_b, b, _, _) in zip(self.parts, other.parts, strict=True):
+        for (null_a, a, descending, nulls_first), (null_b, b, _, _) in zip(
+            self.parts, other.parts, strict=True
+        ):
             if null_a or null_b:
                 if null_a and null_b:
                     continue
@@ -84,7 +90,9 @@ class _Comparable:
         return False
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Comparable) and [p[:2] for p in self.parts] == [p[:2] for p in other.parts]
+        return isinstance(other, _Comparable) and [p[:2] for p in self.parts] == [
+            p[:2] for p in other.parts
+        ]
 
     __hash__ = None  # type: ignore[assignment]  # ordered, never a key
 
@@ -202,5 +210,3 @@ def column_types(relation: Any) -> dict[tree.ColumnId, int]:
             if below is not None:
                 stack.append(below)
     return types
-
-

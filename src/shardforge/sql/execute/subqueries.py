@@ -9,8 +9,8 @@ from shardforge.errors import QueryError
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.bind.walk import columns_of, references
-from shardforge.sql.execute.context import ExecContext
-from shardforge.sql.execute.expressions import Row, compile_expression
+from shardforge.sql.execute.context import ExecContext, Row
+from shardforge.sql.execute.expressions import compile_expression, layout_of
 from shardforge.sql.execute.grouping import hash_keys
 from shardforge.sql.execute.operators import (
     Batch,
@@ -18,8 +18,6 @@ from shardforge.sql.execute.operators import (
     Compilation,
     Operator,
     collect,
-    in_batches,
-    layout_of,
     operator_for,
 )
 from shardforge.sql.plan.physical import Apply
@@ -32,12 +30,24 @@ _UNSET = object()
 class _Subquery:
     """One subquery of an Apply: its value for an outer row, remembered by the outer columns that it uses."""
 
-    def __init__(self, node: tree.Subquery, physical: Any, outer: tuple[ColumnId, ...], compilation: Compilation) -> None:
+    def __init__(
+        self,
+        node: tree.Subquery,
+        physical: Any,
+        outer: tuple[ColumnId, ...],
+        compilation: Compilation,
+    ) -> None:
         self._operator = compilation.operator(physical)
         self._kind = node.kind
         self._layout = layout_of(outer)
-        used = references(node.test) | references(physical) if node.test is not None else references(physical)
-        self._outer = [(column, self._layout[column]) for column in sorted(used) if column in self._layout]
+        used = (
+            references(node.test) | references(physical)
+            if node.test is not None
+            else references(physical)
+        )
+        self._outer = [
+            (column, self._layout[column]) for column in sorted(used) if column in self._layout
+        ]
         self._test = None
         if node.test is not None:
             self._test = compile_expression(node.test, layout_of(self._operator.columns))
@@ -81,7 +91,9 @@ class _Subquery:
             async for batch in self._operator.batches(ctx):
                 found += batch
                 if len(found) > 1:
-                    raise QueryError("more than one row returned by a subquery used as an expression", "21000")
+                    raise QueryError(
+                        "more than one row returned by a subquery used as an expression", "21000"
+                    )
             return found[0][0] if found else None
         rows = await collect(self._operator, ctx)
         if kind == "array":
@@ -117,7 +129,11 @@ def _array(values: list[Any]) -> Array:
         parts = [v for v in values if isinstance(v, Array)]
         if len(parts) != len(values) or any(p.dims != parts[0].dims for p in parts):
             raise QueryError("cannot accumulate arrays of different dimensionality", "2202E")
-        return Array(tuple(e for p in parts for e in p.elements), (len(parts), *parts[0].dims), (1, *parts[0].lower))
+        return Array(
+            tuple(e for p in parts for e in p.elements),
+            (len(parts), *parts[0].dims),
+            (1, *parts[0].lower),
+        )
     return Array(tuple(values), (len(values),), (1,))
 
 
@@ -160,7 +176,7 @@ class WithOperator:
     @staticmethod
     def _compile(cte: tree.Cte, compilation: Compilation) -> Any:
         if isinstance(cte.query, tree.Insert | tree.Update | tree.Delete):
-            from shardforge.sql.execute.changes import compile_change  # noqa: PLC0415  # changes run relations
+            from shardforge.sql.execute.changes import compile_change  # changes run relations
 
             return compile_change(cte.query, compilation)
         if cte.recursive is not None:
@@ -187,7 +203,11 @@ async def _recurse(cte: tree.Cte, base: Operator, step: Operator, ctx: ExecConte
     distinct = not cte.recursive[2]
     key_of = hash_keys(cte.types) if distinct else None
     seen: set[Any] = set()
-    order = [step.columns.index(c) for c in cte.step_columns] if cte.step_columns else list(range(len(cte.columns)))
+    order = (
+        [step.columns.index(c) for c in cte.step_columns]
+        if cte.step_columns
+        else list(range(len(cte.columns)))
+    )
 
     def fresh(rows: Batch) -> Batch:
         if key_of is None:

@@ -40,9 +40,7 @@ def is_strict(proc: int) -> bool:
 @compiles(tree.Call)
 def _call(expression: tree.Call, layout: Layout) -> Function:
     if expression.retset:
-        raise QueryError(
-            "set-valued function called in context that cannot accept a set", "0A000"
-        )
+        raise QueryError("set-valued function called in context that cannot accept a set", "0A000")
     args = expression.args
     found = implementation_of(expression.proc, tuple(arg.type for arg in args), expression.type)
     call = found.call

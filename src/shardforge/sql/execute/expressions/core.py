@@ -39,7 +39,7 @@ class Failure:
 class LazyColumn:
     """A column made from a subquery inside CASE, COALESCE, AND or OR: a `Failure` in it is raised when it is used."""
 
-    column: ColumnId
+    ref: tree.ColumnRef
     type: int
     typmod: int = -1
 
@@ -85,7 +85,7 @@ def _column(expression: tree.ColumnRef, layout: Layout) -> Function:
 
 @compiles(LazyColumn)
 def _lazy_column(expression: LazyColumn, layout: Layout) -> Function:
-    read = _column(tree.ColumnRef(expression.column, expression.type), layout)
+    read = _column(expression.ref, layout)
 
     def checked(row: Any, ctx: Any) -> Any:
         value = read(row, ctx)
