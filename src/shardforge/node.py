@@ -89,8 +89,8 @@ class Node:
             http, _ = serve_metrics(
                 self.address[0],
                 monitoring.metrics_port,
-                self.instance.telemetry,
-                self._store.metrics,
+                instance.telemetry,
+                store.metrics,
             )
             self._closers += [http.server_close, http.shutdown]
         if monitoring.enable_tracing:

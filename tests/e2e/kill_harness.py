@@ -3,8 +3,9 @@
     python -m tests.e2e.kill_harness [--kills 200] [--writers 6] [--seed 1]
 
 Each writer numbers its transactions. A transaction writes the same number into two rows of `pair` (on different
-shards, as their keys hash) and appends it to `log`; so a half would show as a pair that differs or a pair without its
-log. After each kill the server starts again over the same folder and everything is compared with what the writers were told.
+shards, as their keys hash) and appends it to `log`; so a half would show as a pair that differs or a pair without
+its log. After each kill the server starts again over the same folder and everything is compared with what the
+writers were told.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ VALUES: list[tuple[str, Any]] = [
     ("bytea", b"\x00\xff\x01"),
     ("date", dt.date(2024, 2, 29)),
     ("time", dt.time(23, 59, 59, 999999)),
-    ("timestamp", dt.datetime(1999, 12, 31, 23, 59, 59, 1)),
+    ("timestamp", dt.datetime(1999, 12, 31, 23, 59, 59, 1)),  # noqa: DTZ001  # a timestamp without time zone
     ("timestamptz", dt.datetime(2024, 6, 1, 12, tzinfo=dt.UTC)),
     ("interval", dt.timedelta(days=3, seconds=4, microseconds=5)),
     ("uuid", uuid.UUID("6f9619ff-8b86-d011-b42d-00c04fc964ff")),

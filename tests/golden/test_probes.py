@@ -21,11 +21,9 @@ IDENTICAL_MIN = 120
 async def answers() -> list[tuple[dict[str, Any], str]]:
     """Each probe with 'identical', 'refused', or what was wrong."""
     probes = [json.loads(line) for line in PROBES.read_text(encoding="utf-8").splitlines()]
-    results = []
     async with running_node() as node:
         session = session_of(node)
-        for probe in probes:
-            results.append((probe, await verdict(session, probe)))
+        results = [(probe, await verdict(session, probe)) for probe in probes]
         await session.close()
     return results
 

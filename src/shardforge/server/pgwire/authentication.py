@@ -53,7 +53,7 @@ class ScramExchange:
         """The answer to the client's first message."""
         try:
             self._server.set_client_first(data.decode())
-            return self._server.get_server_first().encode()
+            return bytes(self._server.get_server_first().encode())
         except (ScramException, UnicodeDecodeError, ValueError) as error:
             raise NetworkError("malformed SCRAM message", "08P01") from error
 
@@ -61,7 +61,7 @@ class ScramExchange:
         """The answer to the client's proof."""
         try:
             self._server.set_client_final(data.decode())
-            answer = self._server.get_server_final().encode()
+            answer = bytes(self._server.get_server_final().encode())
         except (ScramException, UnicodeDecodeError, ValueError) as error:
             raise failed(self._user) from error
         if self._verifier is None:

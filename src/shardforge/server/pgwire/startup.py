@@ -72,7 +72,7 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
     peer = connection.peer
     host = peer[0] if isinstance(peer, tuple) else ""
     catalog = server.instance.catalog
-    role = catalog.role(user)
+    role = catalog.role_named(user)
     if authentication.needs_password(server.config.security, host):
         await _authenticate(connection, authentication.ScramExchange(user, role), user)
     if role is None or not role.login:
@@ -82,7 +82,7 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
             else f'role "{user}" is not permitted to log in'
         )
         raise NetworkError(why, "28000")
-    if catalog.database(database) is None:
+    if catalog.database_named(database) is None:
         raise QueryError(f'database "{database}" does not exist', "3D000")
     if len(server.instance.sessions) >= server.config.sql.max_connections:
         server.telemetry.connections_refused_total += 1

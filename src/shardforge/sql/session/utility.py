@@ -140,7 +140,7 @@ def _set_modes(session: Session, options: list[Node], *, prefix: str) -> None:
             and session.open_transaction is not None
         ) and (
             value != session.settings.show("transaction_isolation")
-            and session.open_transaction.started
+            and session.open_transaction.floor
         ):
             raise TransactionError(
                 "SET TRANSACTION ISOLATION LEVEL must be called before any query", "25001"
