@@ -364,6 +364,13 @@ def test_what_each_level_promises_holds(seed, level):
     assert outcomes.count("committed") > 5, "the schedule explores something"
 
 
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_commits_in_many_commands_keep_the_promises(seed, monkeypatch):
+    monkeypatch.setattr("shardforge.shard.command.COMMAND_BYTES_MAX", 100)
+    monkeypatch.setattr("shardforge.shard.replica.ENTRY_BYTES_MAX", 250)
+    explore(seed, Isolation.SERIALIZABLE)
+
+
 # ---- mutants: each breaks a rule, and must be caught -------------------------------------------------
 
 

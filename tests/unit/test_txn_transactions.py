@@ -273,6 +273,30 @@ def test_a_read_only_transaction_cannot_write():
     on_store(test)
 
 
+def test_a_large_commit_goes_in_pieces(monkeypatch):
+    monkeypatch.setattr("shardforge.shard.command.COMMAND_BYTES_MAX", 2000)
+
+    async def test(store: Store) -> None:
+        for spread in ([b"\x00"], [b"\x00", b"\x3f"]):
+            keys = [b"h\x00" + spread[n % len(spread)] + b"%03d" % n for n in range(200)]
+            transaction = store.coordinator.begin(RC)
+            await lock(transaction, *keys)
+            for key in keys:
+                transaction.put(key, key)
+            await transaction.commit()
+            reader = store.coordinator.begin(RC)
+            assert await reader.get_many(keys) == keys
+            await store.host.drain()
+            reader.begin_statement()
+            assert await reader.get_many(keys) == keys
+            await reader.rollback()
+            await store.host.drain()
+        figures = store.metrics()
+        assert figures["commit_marks"] == figures["intents"] == 0
+
+    on_store(test)
+
+
 def test_hot_rows_are_collected():
     async def test(store: Store) -> None:
         store.garbage._retention_us = 0

@@ -21,7 +21,7 @@ PURE.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -135,6 +135,55 @@ WINDOW_RECORD = TxnId(0)
 """The id under which the oracle's bound is kept; no transaction has it."""
 
 
+COMMAND_BYTES_MAX = 1 << 20
+"""A transaction's writes in one shard are cut into commands of about this size, so that applying one does
+not hold up the event loop, nor fill the log with one entry."""
+_WRITE_OVERHEAD = 64
+
+
+def fits_one_command(writes: Sequence[KeyValue]) -> bool:
+    """Whether `chunks` would leave the writes in one piece."""
+    if len(writes) * _WRITE_OVERHEAD > COMMAND_BYTES_MAX:
+        return False
+    return size_of(writes) <= COMMAND_BYTES_MAX
+
+
+def size_of(writes: Sequence[KeyValue]) -> int:
+    """About how many bytes of an entry the writes take."""
+    size = len(writes) * _WRITE_OVERHEAD
+    for key, value in writes:
+        size += len(key)
+        if value is not None:
+            size += len(value)
+    return size
+
+
+def chunks(writes: Sequence[KeyValue]) -> list[Sequence[KeyValue]]:
+    """The writes in pieces of about `COMMAND_BYTES_MAX`."""
+    if fits_one_command(writes):
+        return [writes]
+    pieces: list[Sequence[KeyValue]] = []
+    start = size = 0
+    for position, (key, value) in enumerate(writes):
+        size += _WRITE_OVERHEAD + len(key) + (0 if value is None else len(value))
+        if size >= COMMAND_BYTES_MAX:
+            pieces.append(writes[start : position + 1])
+            start, size = position + 1, 0
+    if start < len(writes):
+        pieces.append(writes[start:])
+    return pieces
+
+
+def weight(command: Command) -> int:
+    """About how many bytes of an entry the command takes."""
+    if isinstance(command, Commit | Prepare | CommitRecord):
+        return size_of(command.writes)
+    if isinstance(command, Resolve):
+        # Applying writes a value for each key, and removes the intent.
+        return len(command.keys) * 2 * _WRITE_OVERHEAD
+    return _WRITE_OVERHEAD
+
+
 def encode(commands: Sequence[Command]) -> bytes:
     """The commands of one entry as its data."""
     return _encoder.encode(commands)
@@ -180,10 +229,17 @@ class Application:
     show yet.
     """
 
-    __slots__ = ("_intents", "_reader", "_records", "_term", "batch", "versions")
+    __slots__ = ("_intents", "_prepared", "_reader", "_records", "_term", "batch", "versions")
 
-    def __init__(self, reader: Reader, term: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        term: int,
+        prepared: Callable[[TxnId], Mapping[bytes, bytes | None] | None] = lambda _: None,
+    ) -> None:
+        """`prepared` may know a transaction's intents without reading them: they must be the same."""
         self._reader = reader
+        self._prepared = prepared
         self._term = term
         self._intents: dict[bytes, bytes | None] = {}
         self._records: dict[tuple[bytes, TxnId], bytes | None] = {}
@@ -233,6 +289,12 @@ class Application:
         return Outcome.APPLIED
 
     def _resolve(self, command: Resolve) -> Outcome:
+        values = self._prepared(command.txn)
+        if values is not None:
+            self.batch += [mvcc.put_intent(key, None) for key in command.keys]
+            if command.timestamp:
+                self._put_versions([(key, values[key]) for key in command.keys], command.timestamp)
+            return Outcome.APPLIED
         for key in command.keys:
             data = (
                 self._intents.get(key) if key in self._intents else mvcc.intent(self._reader, key)

@@ -14,15 +14,16 @@ a failed write nothing is retried: the replica stops, and what was under way has
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from shardforge.errors import ConsensusError, DatabaseError, StorageError
-from shardforge.ids import NodeId, ShardId
+from shardforge.ids import NodeId, ShardId, TxnId
 from shardforge.ports import Blocking, Clock
 from shardforge.raft.messages import Entry, Message
 from shardforge.raft.rawnode import Ready
 from shardforge.shard.command import (
+    COMMAND_BYTES_MAX,
     Application,
     Collect,
     Command,
@@ -31,6 +32,7 @@ from shardforge.shard.command import (
     decode,
     decode_intent,
     encode,
+    weight,
 )
 from shardforge.shard.consensus import LogReader, make_node
 from shardforge.shard.descriptor import ShardDescriptor
@@ -46,6 +48,7 @@ DEFER_SECONDS = 0.01
 """How long background commands wait for company."""
 FLUSH_BYTES = 64 * 1024 * 1024
 """The engine is flushed after so many logged bytes, however few the entries."""
+ENTRY_BYTES_MAX = 2 * COMMAND_BYTES_MAX
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
 
 
@@ -252,7 +255,7 @@ class Replica:
             await self._blocking.run(lambda: self._log.truncate_prefix(cut_to))
 
     def _propose_queued(self) -> None:
-        proposals, self._queued = self._queued, []
+        proposals = self._take_queued()
         data = encode([proposal.command for proposal in proposals])
         index = self._node.propose(data)
         if not index:  # not the leader: nothing was appended
@@ -260,6 +263,22 @@ class Replica:
                 proposal.done(Outcome.REFUSED)
             return
         self._proposed[index] = _Proposed(self._node.term, proposals)
+
+    def _take_queued(self) -> list[_Proposal]:
+        """What goes into the next entry: everything, up to a size."""
+        queued = self._queued
+        size = 0
+        for count, proposal in enumerate(queued):
+            size += weight(proposal.command)
+            if size > ENTRY_BYTES_MAX and count:
+                self._queued = queued[count:]
+                return queued[:count]
+        self._queued = []
+        return queued
+
+    def _prepared_values(self, txn: TxnId) -> Mapping[bytes, bytes | None] | None:
+        mark = self.pending.marks.get(txn)
+        return None if mark is None else mark.values
 
     async def _store(self, ready: Ready, append: Message) -> None:
         """Make entries, term and vote durable. A commit index alone need not be written at all."""
@@ -286,7 +305,7 @@ class Replica:
         assert index == self.applied + 1, "entries are applied in order, each once"
         proposed = self._proposed.pop(index, None)
         ours = proposed is not None and proposed.term == term
-        application = Application(self.engine, term)
+        application = Application(self.engine, term, self._prepared_values)
         commands: Sequence[Command] = ()
         if proposed is not None and ours:
             commands = [proposal.command for proposal in proposed.proposals]

@@ -5,6 +5,8 @@
         several:      Prepare in all but the anchor, in parallel; then CommitRecord at the anchor, which
                       carries the anchor's own versions; answer; then Resolve, and Forget when all resolved
 
+Writes too many for one command go in several Prepares, the anchor's too, also when there is one shard only.
+
 The steps are callbacks of the shards' logs, not a task: once a commit may have been proposed, nothing that
 happens to the session stops it, and locks and marks go exactly when the outcome is known. The anchor is
 the shard with the most writes: those need no intents.
@@ -16,7 +18,7 @@ this transaction's mark, in the term that the entry names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shardforge.errors import ConsensusError, TransactionError, serialization_failure
@@ -29,6 +31,8 @@ from shardforge.shard.command import (
     Outcome,
     Prepare,
     Resolve,
+    chunks,
+    fits_one_command,
 )
 from shardforge.shard.pending import Mark
 from shardforge.txn.participant import Participant
@@ -41,13 +45,14 @@ if TYPE_CHECKING:
 class _Part:
     """What one shard has to do with the commit."""
 
-    __slots__ = ("mark", "participant", "prepared", "term", "writes")
+    __slots__ = ("mark", "participant", "prepared", "term", "unresolved", "writes")
 
     def __init__(self, participant: Participant) -> None:
         self.participant = participant
         self.writes: list[KeyValue] = []
         self.term = participant.term
         self.prepared = False
+        self.unresolved = 0
         self.mark: Mark | None = None
 
     def current_mark(self) -> Mark:
@@ -72,6 +77,7 @@ class CommitProcess:
         "_coordinator",
         "_done",
         "_failed",
+        "_fits_record",
         "_parts",
         "_timestamp",
         "_transaction",
@@ -85,6 +91,7 @@ class CommitProcess:
         self._waiting = 0
         self._failed: Outcome | None = None
         self._parts = self._split()
+        self._fits_record = fits_one_command(self._parts[0].writes)
         self._done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -99,7 +106,7 @@ class CommitProcess:
         except BaseException:
             self._end(Outcome.REFUSED)
             raise
-        if len(self._parts) == 1:
+        if len(self._parts) == 1 and self._fits_record:
             self._commit_one_shard()
         else:
             self._prepare()
@@ -183,20 +190,24 @@ class CommitProcess:
     def _prepare(self) -> None:
         transaction = self._transaction
         anchor = self._parts[0].writes[0][0]
-        self._waiting = len(self._parts) - 1
-        for part in self._parts[1:]:
-            part.current_mark().anchor = anchor
+        pieces = [(part, writes) for part in self._prepared_parts for writes in chunks(part.writes)]
+        self._waiting = len(pieces)  # before the first proposal: a stopped replica answers at once
+        for part, writes in pieces:
             command = Prepare(
-                transaction.id, self._timestamp, transaction.floor, part.term, anchor, part.writes
+                transaction.id, self._timestamp, transaction.floor, part.term, anchor, writes
             )
             part.participant.propose(command, self._on_prepared(part))
+
+    @property
+    def _prepared_parts(self) -> list[_Part]:
+        """The shards that get intents: all but the anchor, unless its writes are too many for one command."""
+        return self._parts[1:] if self._fits_record else self._parts
 
     def _on_prepared(self, part: _Part) -> Callable[[Outcome], None]:
         def prepared(outcome: Outcome) -> None:
             self._waiting -= 1
             if outcome is Outcome.APPLIED:
                 part.prepared = True
-                part.current_mark().values = dict(part.writes)
             else:
                 self._failed = outcome
             if self._waiting == 0:
@@ -208,14 +219,17 @@ class CommitProcess:
         return prepared
 
     def _decide(self) -> None:
+        prepared = self._prepared_parts
+        for part in prepared:
+            part.current_mark().values = dict(part.writes)
         anchor = self._parts[0]
         command = CommitRecord(
             self._transaction.id,
             self._timestamp,
             anchor.term,
             anchor.writes[0][0],
-            tuple(part.participant.replica.id for part in self._parts[1:]),
-            anchor.writes,
+            tuple(part.participant.replica.id for part in prepared),
+            anchor.writes if self._fits_record else (),
         )
         anchor.participant.propose(command, self._decided)
 
@@ -229,19 +243,31 @@ class CommitProcess:
 
     def _resolve(self) -> None:
         """The decision is durable: show it, and let the intents become versions in the background."""
-        self._waiting = len(self._parts) - 1
-        for part in self._parts[1:]:
+        for part in self._prepared_parts:
             part.current_mark().committed = True
-            command = Resolve(
-                self._transaction.id, self._timestamp, [key for key, _ in part.writes]
-            )
+        for part, command in self._resolutions(self._prepared_parts, self._timestamp):
             part.participant.replica.defer(command, self._on_resolved(part))
+
+    def _resolutions(
+        self, parts: Sequence[_Part], timestamp: Timestamp
+    ) -> list[tuple[_Part, Resolve]]:
+        found = []
+        for part in parts:
+            pieces = chunks(part.writes)
+            part.unresolved = len(pieces)
+            for piece in pieces:
+                keys = [key for key, _ in piece]
+                found.append((part, Resolve(self._transaction.id, timestamp, keys)))
+        self._waiting = len(found)
+        return found
 
     def _on_resolved(self, part: _Part) -> Callable[[Outcome], None]:
         def resolved(outcome: Outcome) -> None:
             if outcome is not Outcome.APPLIED:
                 return  # the replica stopped: its successor finds the intents and the record
-            part.participant.pending.remove(part.current_mark())
+            part.unresolved -= 1
+            if part.unresolved == 0:
+                part.participant.pending.remove(part.current_mark())
             self._waiting -= 1
             if self._waiting == 0:
                 anchor = self._parts[0]
@@ -252,12 +278,10 @@ class CommitProcess:
 
     def _abort(self) -> None:
         """No commit record can be written any more: take the intents back, then answer."""
-        prepared = [part for part in self._parts[1:] if part.prepared]
-        self._waiting = len(prepared)
+        prepared = [part for part in self._prepared_parts if part.prepared]
         if not prepared:
             self._end(Outcome.REFUSED)
-        for part in prepared:
-            command = Resolve(self._transaction.id, Timestamp(0), [key for key, _ in part.writes])
+        for part, command in self._resolutions(prepared, Timestamp(0)):
             part.participant.propose(command, self._taken_back)
 
     def _taken_back(self, _: Outcome) -> None:
