@@ -14,7 +14,7 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from shardforge.errors import TransactionError, serialization_failure
+from shardforge.errors import QueryError, TransactionError, serialization_failure
 from shardforge.ids import INFINITY, Timestamp, TxnId
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
@@ -68,6 +68,8 @@ class HeldLock(NamedTuple):
     term: int
 
 
+ROW_BYTES_MAX = 256 * 1024 * 1024
+"""The log holds a command in one record of at most 1 GiB."""
 _WRITE_STRENGTH = LockStrength.NO_KEY_UPDATE
 
 
@@ -284,6 +286,10 @@ class Transaction:
     def put(self, key: bytes, value: bytes, *, blind: bool = False) -> None:
         """Buffer a write. `blind`: an index entry, protected by the lock on its row."""
         self._check_write(key, blind=blind)
+        if len(value) > ROW_BYTES_MAX:
+            raise QueryError(
+                f"row is too big: size {len(value)}, maximum size {ROW_BYTES_MAX}", "54000"
+            )
         self.writes.set(key, value)
 
     def delete(self, key: bytes, *, blind: bool = False) -> None:
