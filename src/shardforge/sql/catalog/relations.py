@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shardforge.sql.catalog.descriptors import Column
+from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
 
 if TYPE_CHECKING:
     from shardforge.sql.catalog.snapshot import CatalogSnapshot
@@ -65,6 +66,19 @@ class VirtualContext(Protocol):
     @property
     def search_path(self) -> Sequence[str]: ...
     def activity(self) -> Iterable[Activity]: ...
+    def table_locks(self) -> Iterable[tuple[int, int, int, bool]]:
+        """(pid, table oid, mode, granted) of every table lock and waiter."""
+        ...
+
+    @property
+    def statement_us(self) -> int:
+        """The statement's time, in microseconds since 2000."""
+        ...
+
+    def sequence_last_value(self, sequence: SequenceDescriptor) -> int | None:
+        """The last value given, when it is known."""
+        ...
+
     def prepared_statements(self) -> Iterable[tuple[str, str, int, tuple[int, ...], bool]]:
         """(name, text, prepare time, parameter type oids, made by SQL rather than the protocol)."""
         ...

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.bind import bind_default, tree
 from shardforge.sql.catalog.descriptors import Column, Index, Table
+from shardforge.sql.catalog.expressions import columns_of, parts
 from shardforge.sql.catalog.quoting import quote_identifier
 from shardforge.sql.catalog.ruleutils import expression_text
 from shardforge.sql.ddl import expressions
@@ -135,9 +136,7 @@ def _new_value(ddl: Ddl, old: Table, new: Table, column: Column) -> tuple[Evalua
     else:
         return None
     bound = bind_default(text, column, expressions.environment(ddl, text))
-    volatile = any(
-        isinstance(part, tree.Call) and part.volatile == "v" for part in expressions.parts(bound)
-    )
+    volatile = any(isinstance(part, tree.Call) and part.volatile == "v" for part in parts(bound))
     return evaluator(ddl, old, bound), not volatile
 
 
@@ -200,7 +199,7 @@ def _generated_from(ddl: Ddl, table: Table, column: Column) -> list[Column]:
         other
         for other in build.visible_columns(table)
         if other.generated is not None
-        and column.id in expressions.columns_of(expressions.bind(ddl, table, other.generated))
+        and column.id in columns_of(expressions.bind(ddl, table, other.generated))
     ]
 
 
@@ -210,7 +209,7 @@ def index_uses(ddl: Ddl, table: Table, index: Index, column_id: int) -> bool:
         return True
     texts = [p.expression for p in index.columns] + [index.predicate]
     return any(
-        column_id in expressions.columns_of(expressions.bind(ddl, table, text))
+        column_id in columns_of(expressions.bind(ddl, table, text))
         for text in texts
         if text is not None
     )
@@ -224,7 +223,7 @@ async def _remove_column(ddl: Ddl, table: Table, column: Column) -> Table:
             else:
                 table = await remove_index(ddl, table, index)
     for check in table.checks:
-        used = expressions.columns_of(expressions.bind(ddl, table, check.expression))
+        used = columns_of(expressions.bind(ddl, table, check.expression))
         if column.id in used:
             table = without_check(table, check)
     for key in table.foreign_keys:
@@ -279,7 +278,7 @@ def _check_no_views(ddl: Ddl, table: Table, column: Column) -> None:
                 detail=f'rule _RETURN on view {view.name} depends on column "{column.name}"',
             )  # fmt: skip
     for other in build.visible_columns(table):
-        if other.generated is not None and column.id in expressions.columns_of(
+        if other.generated is not None and column.id in columns_of(
             expressions.bind(ddl, table, other.generated)
         ):
             raise QueryError(

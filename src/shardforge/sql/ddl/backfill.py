@@ -7,7 +7,7 @@ writes. Source: PostgreSQL 15, src/backend/commands/tablecmds.c (ATRewriteTable)
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,13 +20,30 @@ from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.bulk import BulkWriter, DuplicateKeyError
 from shardforge.sql.ddl.context import Ddl
 from shardforge.sql.execute.expressions import compile_expression
-from shardforge.sql.execute.tablestore import IndexKeys, TableStore, table_store
+from shardforge.sql.execute.keyspace import IndexSpace
+from shardforge.sql.execute.rowwriter import IndexWriter, RowWriter, row_codec, stored_positions
 from shardforge.sql.types.registry import output_function
 from shardforge.txn.coordinator import Isolation
 
 Row = Sequence[Any]
 Evaluate = Callable[[Row], Any]
-_COLOCATED: Final = (b"g", b"h")
+
+
+def row_writer(ddl: Ddl, table: Table) -> RowWriter:
+    """Keys, entries and codec of the table's rows, with its index expressions bound."""
+    bound = {
+        index.id: [
+            None if part.expression is None else expressions.bind(ddl, table, part.expression)
+            for part in index.columns
+        ]
+        for index in table.indexes
+    }
+    predicates = {
+        index.id: expressions.bind(ddl, table, index.predicate)
+        for index in table.indexes
+        if index.predicate is not None
+    }
+    return RowWriter(table, bound, predicates)
 
 
 async def scan_rows(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, Row]]]:
@@ -38,28 +55,14 @@ async def scan_rows(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, R
         raise unsupported(
             "a change of a table's rows in a REPEATABLE READ or SERIALIZABLE transaction that has read already"
         )
-    store = table_store(table)
-    decode = store.codec.decode
-    if store.primary.hashed or table.sharding.kind == "range":
-        for start, end in store.table_spans():
-            async for chunk in transaction.scan(start, end):
-                yield [(key, decode(value)) for key, value in chunk]
-        return
-    place = table.storage_id.to_bytes(4, "big") + store.primary.index.number.to_bytes(4, "big")
-    async for chunk in transaction.scan(*_COLOCATED):
-        found = [(k, v) for k, v in chunk if place in k]
-        rows = [(key, row) for key, value in found if (row := _own_row(store, key, value))]
-        if rows:
-            yield rows
-
-
-def _own_row(store: TableStore, key: bytes, value: bytes) -> Row | None:
-    """The row, if the key is one of this table: tables with one shard key lie between each other."""
-    try:
-        row: Row = store.codec.decode(value)
-        return row if store.row_key(row) == key else None
-    except Exception:  # noqa: BLE001 - another table's bytes read with this table's codec may fail in any way
-        return None
+    space = IndexSpace(table, table.indexes[0])
+    decode = row_codec(table).decode
+    owns = space.owner()
+    for start, end in space.whole():
+        async for chunk in transaction.scan(start, end):
+            if owns is not None:
+                chunk = [pair for pair in chunk if owns(pair[0])]
+            yield [(key, decode(value)) for key, value in chunk]
 
 
 async def count_rows(ddl: Ddl, table: Table) -> int:
@@ -83,10 +86,7 @@ async def has_rows(ddl: Ddl, table: Table) -> bool:
 
 def evaluator(ddl: Ddl, table: Table, expression: tree.Expression) -> Evaluate:
     """An expression over the table's columns as a function of a row in its newest layout."""
-    layout = {
-        tree.ColumnId(column_id): position
-        for position, (column_id, _) in enumerate(table.layouts[-1])
-    }
+    layout = {tree.ColumnId(i): at for i, at in stored_positions(table).items()}
     compiled = compile_expression(expression, layout)
     context = ddl.ctx.execution
     return lambda row: compiled(row, context)
@@ -102,36 +102,6 @@ async def evaluate(function: Evaluate, row: Row) -> Any:
 
 
 # ---- indexes -------------------------------------------------------------------------------------
-
-
-class IndexEntries:
-    """The entries of one index over rows of its table."""
-
-    def __init__(self, ddl: Ddl, table: Table, index: Index) -> None:
-        self._store = table_store(table)
-        self.keys: IndexKeys = self._store.keys_of(index)
-        self.index = index
-        self._columns = [self._column(ddl, table, part) for part in index.columns]
-        self._predicate = None
-        if index.predicate is not None:
-            bound = expressions.bind(ddl, table, index.predicate)
-            self._predicate = evaluator(ddl, table, bound)
-
-    def _column(self, ddl: Ddl, table: Table, part: Any) -> Evaluate:
-        if part.column_id:
-            position = self._store.positions[part.column_id]
-            return lambda row: row[position]
-        return evaluator(ddl, table, expressions.bind(ddl, table, part.expression))
-
-    def values(self, row: Row) -> tuple[Any, ...] | None:
-        """The index columns of a row; None when the index leaves it out."""
-        if self._predicate is not None and self._predicate(row) is not True:
-            return None
-        return tuple([column(row) for column in self._columns])
-
-    def entry(self, row: Row, values: tuple[Any, ...]) -> tuple[bytes, bool]:
-        """(key, whether it must be unique) of the row's entry."""
-        return self.keys.entry(values, self._store.encoded_primary(row))
 
 
 def duplicate(ddl: Ddl, table: Table, index: Index, values: Sequence[Any]) -> QueryError:
@@ -158,47 +128,31 @@ def shown_values(ddl: Ddl, table: Table, index: Index, values: Sequence[Any]) ->
 async def build_index(ddl: Ddl, table: Table, index: Index) -> Table:
     """Write the entries of the table's new index, then the descriptor. Raises: 23505."""
     table = replace(table, version=table.version + 1)
-    entries = IndexEntries(ddl, table, index)
+    entries = next(w for w in row_writer(ddl, table).indexes if w.index.id == index.id)
+    context = ddl.ctx.execution
     writer = BulkWriter(ddl, codec.Dropped(table.storage_id, table.sharding.kind, (index.number,)))
-    seen: dict[bytes, tuple[Any, ...]] = {}
-    async for chunk in scan_rows(ddl, table):
-        for row_key, row in chunk:
-            values = entries.values(row)
-            if values is None:
-                continue
-            key, unique = entries.entry(row, values)
-            seen[key] = values
-            await _add(ddl, table, index, writer, seen, key, row_key, unique=unique)
-        seen.clear()
     try:
+        async for chunk in scan_rows(ddl, table):
+            for row_key, row in chunk:
+                found = entries.entry(row, context)
+                if found is not None:
+                    await writer.add(found.key, row_key, unique=found.unique)
         await writer.finish()
     except DuplicateKeyError as failure:
-        raise await _found_twice(ddl, table, index, failure.key) from None
+        raise await _found_twice(ddl, table, entries, failure.key) from None
     await ddl.put(table)
     return table
 
 
-async def _add(
-    ddl: Ddl, table: Table, index: Index, writer: BulkWriter, seen: dict[bytes, tuple[Any, ...]],
-    key: bytes, value: bytes, *, unique: bool,
-) -> None:  # fmt: skip
-    try:
-        await writer.add(key, value, unique=unique)
-    except DuplicateKeyError as failure:
-        if failure.key in seen:
-            raise duplicate(ddl, table, index, seen[failure.key]) from None
-        raise await _found_twice(ddl, table, index, failure.key) from None
-
-
-async def _found_twice(ddl: Ddl, table: Table, index: Index, key: bytes) -> QueryError:
-    """The error for a duplicate whose row is no longer at hand: look for it."""
-    entries = IndexEntries(ddl, table, index)
+async def _found_twice(ddl: Ddl, table: Table, entries: IndexWriter, key: bytes) -> QueryError:
+    """The error for a duplicate: look for the row again, to show its values."""
+    context = ddl.ctx.execution
     async for chunk in scan_rows(ddl, table):
         for _, row in chunk:
-            values = entries.values(row)
-            if values is not None and entries.entry(row, values)[0] == key:
-                return duplicate(ddl, table, index, values)
-    return QueryError(f'could not create unique index "{index.name}"', "23505")
+            found = entries.entry(row, context)
+            if found is not None and found.key == key:
+                return duplicate(ddl, table, entries.index, entries.values(row, context))
+    raise AssertionError("the duplicate's row is in the table, which is locked")
 
 
 # ---- rewriting -----------------------------------------------------------------------------------
@@ -214,48 +168,42 @@ async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate |
         new, storage_id=storage_id, epoch=old.epoch + 1, version=old.version + 1,
         layouts=(new.layouts[-1],), columns=tuple(replace(c, missing=None) for c in new.columns),
     )  # fmt: skip
-    store = table_store(new)
-    indexes = [IndexEntries(ddl, new, index) for index in new.indexes[1:]]
+    rows = row_writer(ddl, new)
     writer = BulkWriter(ddl, codec.Dropped(storage_id, new.sharding.kind, ()))
-    required = [
-        (store.positions[c.id], c.name) for c in new.columns if c.not_null and not c.dropped
-    ]
-    primary = new.indexes[0]
+    required = [(rows.position[c.id], c.name) for c in new.columns if c.not_null and not c.dropped]
     async for chunk in scan_rows(ddl, old):
         for _, source in chunk:
             row = [await _new_value(ddl, storage_id, column, source) for column in columns]
             for position, name in required:
                 if row[position] is None:
                     raise contains_nulls(new, name)
-            await _write_row(ddl, new, store, primary, indexes, writer, row)
+            await _write_row(ddl, rows, writer, tuple(row))
     try:
         await writer.finish()
     except DuplicateKeyError:
+        name = new.indexes[0].name
         raise QueryError(
-            f'could not create unique index "{primary.name}"', "23505", table=new.name
+            f'could not create unique index "{name}"', "23505", table=new.name
         ) from None
     await ddl.mark_dropped(old)
     await ddl.put(new)
     return new
 
 
-async def _write_row(
-    ddl: Ddl, table: Table, store: TableStore, primary: Index, indexes: list[IndexEntries],
-    writer: BulkWriter, row: Row,
-) -> None:  # fmt: skip
-    row_key = store.row_key(row)
-    values = tuple(row[p] for p in store.primary_positions)
-    at, at_values = primary, values
+async def _write_row(ddl: Ddl, rows: RowWriter, writer: BulkWriter, row: Row) -> None:
+    context = ddl.ctx.execution
+    row_key = rows.row_key(row)
+    at: Index = rows.table.indexes[0]
+    values: Sequence[Any] = [row[rows.position[attnum]] for attnum in rows.key_columns]
     try:
-        await writer.add(row_key, store.codec.encode(row), unique=True)
-        for entries in indexes:
-            found = entries.values(row)
+        await writer.add(row_key, rows.encode(row), unique=True)
+        for index in rows.indexes:
+            found = index.entry(row, context)
             if found is not None:
-                at, at_values = entries.index, found
-                key, unique = entries.entry(row, found)
-                await writer.add(key, row_key, unique=unique)
+                at, values = index.index, index.values(row, context)
+                await writer.add(found.key, row_key, unique=found.unique)
     except DuplicateKeyError:
-        raise duplicate(ddl, table, at, at_values) from None
+        raise duplicate(ddl, rows.table, at, values) from None
 
 
 async def _new_value(ddl: Ddl, storage_id: int, column: Evaluate | None, source: Row) -> Any:
@@ -307,7 +255,7 @@ async def verify_check(ddl: Ddl, table: Table, check: Check) -> None:
 
 async def verify_not_null(ddl: Ddl, table: Table, column_id: int, name: str) -> None:
     """23502 when a row has NULL in the column."""
-    position = table_store(table).positions[column_id]
+    position = stored_positions(table)[column_id]
     async for chunk in scan_rows(ddl, table):
         if any(row[position] is None for _, row in chunk):
             raise contains_nulls(table, name)
@@ -320,17 +268,19 @@ async def verify_foreign_key(ddl: Ddl, table: Table, key: ForeignKey, target: Ta
         if i.unique and i.predicate is None
         and sorted(p.column_id for p in i.columns) == sorted(key.target_columns)
     )  # fmt: skip
-    reference = table_store(target).keys_of(index)
+    reference = IndexSpace(target, index)
     source = dict(zip(key.target_columns, key.columns, strict=True))
-    store = table_store(table)
-    places = [store.positions[source[part.column_id]] for part in index.columns]
+    position = stored_positions(table)
+    places = [position[source[part.column_id]] for part in index.columns]
+    by_column = {part.column_id: at for at, part in enumerate(index.columns)}
+    shard = [by_column[column_id] for column_id in reference.shard_key]
     async for chunk in scan_rows(ddl, table):
         wanted = [[row[p] for p in places] for _, row in chunk]
         for values in wanted:
             if key.match_full and any(v is None for v in values) and any(values):
                 raise _dangling(ddl, table, key, target, None)
         complete = [values for values in wanted if None not in values]
-        keys = [reference.key(values) for values in complete]
+        keys = [reference.unique_key(values, [values[p] for p in shard]) for values in complete]
         found = await ddl.transaction.get_many(keys)
         for values, present in zip(complete, found, strict=True):
             if present is None:

@@ -221,9 +221,7 @@ async def remove(ddl: Ddl, plan: DropPlan) -> None:
 
 def _survivors(ddl: Ddl, plan: DropPlan) -> list[Table]:
     """The tables that stay but change: constraints and defaults gone, targets with fewer references."""
-    tables: dict[int, Table] = {
-        t.id: t for t in ddl.catalog.tables() if t.id not in plan.relations
-    }
+    tables: dict[int, Table] = {t.id: t for t in ddl.catalog.tables() if t.id not in plan.relations}
     changed: dict[int, Table] = {}
     for table, key in plan.foreign_keys.values():
         current = changed.get(table.id, tables.get(table.id))

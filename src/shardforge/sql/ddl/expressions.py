@@ -6,15 +6,12 @@ Source: PostgreSQL 15, src/backend/catalog/heap.c (cookDefault, cookConstraint),
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
-
 from msgspec.structs import replace
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind import BindEnvironment, bind_default, bind_table_expression, tree
 from shardforge.sql.catalog.descriptors import Column, Table
+from shardforge.sql.catalog.expressions import columns_of, parts
 from shardforge.sql.catalog.ruleutils import cast_argument, expression_text, is_cast
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.parse import deparse_expression
@@ -37,27 +34,6 @@ def environment(ddl: Ddl, text: str) -> BindEnvironment:
 def column_names(table: Table) -> dict[int, str]:
     """Column id to name, for printing."""
     return {column.id: column.name for column in table.columns}
-
-
-def parts(expression: Any) -> Iterator[Any]:
-    """The expression and everything inside it."""
-    yield expression
-    if dataclasses.is_dataclass(expression):
-        for item in dataclasses.fields(expression):
-            yield from _inside(getattr(expression, item.name))
-
-
-def _inside(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for item in value:
-            yield from _inside(item)
-    elif dataclasses.is_dataclass(value):
-        yield from parts(value)
-
-
-def columns_of(expression: tree.Expression) -> set[int]:
-    """The ids of the columns that an expression uses."""
-    return {int(part.column) for part in parts(expression) if isinstance(part, tree.ColumnRef)}
 
 
 def bind(ddl: Ddl, table: Table, text: str) -> tree.Expression:

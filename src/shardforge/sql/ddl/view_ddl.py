@@ -15,6 +15,7 @@ from shardforge.errors import QueryError, unsupported
 from shardforge.ids import TableId
 from shardforge.sql.bind import bind_statement, tree
 from shardforge.sql.catalog.descriptors import Column, Schema, View
+from shardforge.sql.catalog.expressions import parts
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.names import checked_name, creation_schema, strings, temporary_schema
@@ -82,7 +83,7 @@ def _columns(bound: tree.Query, aliases: list[str]) -> tuple[Column, ...]:
 
 
 def _columns_used(bound: tree.Query, used: set[int]) -> Iterator[tuple[int, int]]:
-    for part in expressions.parts(bound):
+    for part in parts(bound):
         if isinstance(part, tree.Scan) and part.table.id in used:
             for _, attnum in part.columns:
                 if attnum > 0:
