@@ -82,6 +82,7 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
         log.commit_to(snapshot.index)
         return False
     log.restore(snapshot)
+    raft.conf_index = snapshot.index
     raft.tracker.progress.clear()
     raft.tracker.switch_to(confchange.restore(state), log.last_index)
     return True

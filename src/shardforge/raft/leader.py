@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shardforge.raft import replication
-from shardforge.raft.confchange import ConfChange, decode_conf_change
+from shardforge.raft import confchange, replication
+from shardforge.raft.confchange import ConfChange, ConfChangeError, decode_conf_change
 from shardforge.raft.messages import NO_NODE, Entry, EntryKind, Message
 from shardforge.raft.progress import ProgressState
 from shardforge.raft.state import Raft, Role
@@ -77,8 +77,12 @@ def _conf_change_entry(raft: Raft, index: int, data: bytes) -> Entry:
 def _is_timely(raft: Raft, change: ConfChange) -> bool:
     if raft.pending_conf_index > raft.log.applied:
         return False
-    leaves = not change.changes
-    return raft.tracker.configuration.joint == leaves
+    # Nothing else is under way: the present configuration is the one that the change will meet.
+    try:
+        confchange.apply(raft.tracker.configuration, change)
+    except ConfChangeError:
+        return False
+    return True
 
 
 def on_proposal(raft: Raft, message: Message) -> bool:

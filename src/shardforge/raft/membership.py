@@ -7,16 +7,22 @@ Source: thesis chapter 4; etcd-io/raft.
 from __future__ import annotations
 
 from shardforge.raft import confchange, leader, replication
-from shardforge.raft.confchange import ConfChange, Configuration
-from shardforge.raft.messages import NO_NODE, ConfState, EntryKind
+from shardforge.raft.confchange import Configuration
+from shardforge.raft.messages import NO_NODE, ConfState, Entry, EntryKind
 from shardforge.raft.state import Raft, Role
 
 
-def apply_conf_change(raft: Raft, change: ConfChange) -> ConfState:
-    """The membership after an applied change. Raises ConfChangeError when it does not fit the present one."""
-    configuration = confchange.apply(raft.tracker.configuration, change)
-    _switch_to(raft, configuration)
-    return configuration.conf_state()
+def apply_conf_change(raft: Raft, entry: Entry) -> ConfState:
+    """The membership after a change is applied. Raises ConfChangeError when it does not fit the present one.
+
+    A snapshot may have put a later membership in force while the entry was on its way to the state machine.
+    """
+    if entry.index > raft.conf_index:
+        change = confchange.decode_conf_change(entry.data)
+        configuration = confchange.apply(raft.tracker.configuration, change)
+        raft.conf_index = entry.index
+        _switch_to(raft, configuration)
+    return raft.tracker.configuration.conf_state()
 
 
 def _switch_to(raft: Raft, configuration: Configuration) -> None:

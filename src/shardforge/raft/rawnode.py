@@ -166,9 +166,9 @@ class RawNode:
         core.step(raft, Message(MessageKind.PROPOSE, raft.lead, raft.id, entries=entries))
         return 0
 
-    def apply_conf_change(self, change: ConfChange) -> ConfState:
-        """Put a committed membership change in force; the state to keep with the applied index."""
-        return membership.apply_conf_change(self.raft, change)
+    def apply_conf_change(self, entry: Entry) -> ConfState:
+        """Put a committed membership change in force, as it is applied; what to keep with the applied index."""
+        return membership.apply_conf_change(self.raft, entry)
 
     def campaign(self) -> bool:
         """Stand for election now. False: this node leads, may not lead, or has promised not to."""

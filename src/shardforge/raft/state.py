@@ -36,6 +36,7 @@ class Raft:
 
     __slots__ = (
         "after_append",
+        "conf_index",
         "config",
         "election_elapsed",
         "heartbeat_elapsed",
@@ -75,6 +76,8 @@ class Raft:
         self.log.commit_to(max(hard_state.commit, config.applied))
         if config.applied:
             self.log.applied_to(config.applied, 0)
+        self.conf_index = self.log.applied
+        """The index whose membership is in force; changes at or below it are in it."""
         self.role = Role.FOLLOWER
         self.lead = NO_NODE
         self.transferee = NO_NODE

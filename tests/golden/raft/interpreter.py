@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shardforge.raft.confchange import ConfChange, Transition, decode_conf_change
+from shardforge.raft.confchange import ConfChange, Transition
 from shardforge.raft.config import NO_LIMIT, Config
 from shardforge.raft.memory_log import MemoryLogStorage
 from shardforge.raft.messages import ConfState, Entry, EntryKind, HardState, Message, Snapshot
@@ -76,7 +76,7 @@ class Node:
             state = latest.conf_state if latest is not None else ConfState()
             data = latest.data if latest is not None else b""
             if entry.kind is EntryKind.CONF_CHANGE:
-                state = self.raw.apply_conf_change(decode_conf_change(entry.data))
+                state = self.raw.apply_conf_change(entry)
             self.storage.latest_snapshot = Snapshot(
                 entry.index, entry.term, state, data + entry.data
             )
