@@ -191,7 +191,7 @@ def _from_float(low: int, high: int, name: str) -> Callable[[float], int]:
 
 
 implements("dtoi2", "ftoi2")(_from_float(INT2_MIN, INT2_MAX, "smallint"))
-implements("dtoi4", "ftoi4")(_from_float(INT4_MIN, INT4_MAX, "integer"))
+dtoi4 = implements("dtoi4", "ftoi4")(_from_float(INT4_MIN, INT4_MAX, "integer"))
 implements("dtoi8", "ftoi8")(_from_float(INT8_MIN, INT8_MAX, "bigint"))
 
 
@@ -211,7 +211,7 @@ def _from_numeric(low: int, high: int, name: str) -> Callable[[Decimal], int]:
 
 
 implements("numeric_int2")(_from_numeric(INT2_MIN, INT2_MAX, "smallint"))
-implements("numeric_int4")(_from_numeric(INT4_MIN, INT4_MAX, "integer"))
+numeric_int4 = implements("numeric_int4")(_from_numeric(INT4_MIN, INT4_MAX, "integer"))
 implements("numeric_int8")(_from_numeric(INT8_MIN, INT8_MAX, "bigint"))
 implements("int2_numeric", "int4_numeric", "int8_numeric")(Decimal)
 implements("i2tod", "i4tod", "i8tod")(float)

@@ -33,7 +33,22 @@ def like_matcher(pattern: str) -> Matcher:
         if head:
             return lambda text: text.endswith(inner)
         return lambda text: text == inner
+    body = re.fullmatch(r"((?:[^\\]|\\.)*)\\", pattern, re.DOTALL)
+    if body is not None:
+        return _unfinished(body[1])
     return re.compile(_like_regex(pattern), re.DOTALL).fullmatch
+
+
+def _unfinished(pattern: str) -> Matcher:
+    """For a pattern that a lone escape character ends: an error for a text that gets that far, else no match."""
+    reaches = re.compile(_like_regex(pattern) + "(?=.)", re.DOTALL).match
+
+    def match(text: str) -> bool:
+        if reaches(text):
+            raise QueryError("LIKE pattern must not end with escape character", "22025")
+        return False
+
+    return match
 
 
 def _like_regex(pattern: str) -> str:
@@ -46,10 +61,7 @@ def _like_regex(pattern: str) -> str:
         elif char == "_":
             out.append(".")
         elif char == "\\":
-            escaped = next(characters, None)
-            if escaped is None:
-                raise QueryError("LIKE pattern must not end with escape character", "22025")
-            out.append(re.escape(escaped))
+            out.append(re.escape(next(characters)))
         else:
             out.append(re.escape(char))
     return "".join(out)
@@ -94,7 +106,7 @@ def byteanlike(data: bytes, pattern: bytes) -> bool:
 def _check_escape(escape: str) -> None:
     if len(escape) > 1:
         raise QueryError(
-            "invalid escape string", "22019", hint="Escape string must be empty or one character."
+            "invalid escape string", "22025", hint="Escape string must be empty or one character."
         )
 
 
