@@ -177,9 +177,7 @@ def _new_slice(bounds: Sequence[tuple[Bound, Bound]], source: Array) -> Array:
                 "slice boundaries must be fully specified.",
             )
         if low > high:
-            raise QueryError(
-                f"array size exceeds the maximum allowed ({MAX_ELEMENTS})", "54000"
-            )
+            raise QueryError(f"array size exceeds the maximum allowed ({MAX_ELEMENTS})", "54000")
         dims.append(high - low + 1)
         lowers.append(low)
     if prod(dims) > len(source.elements):
@@ -355,9 +353,7 @@ def generate_subscripts(array: Array, dimension: int) -> Iterator[int]:
 
 
 @implements("generate_subscripts")
-def generate_subscripts_either_way(
-    array: Array, dimension: int, backward: bool
-) -> Iterator[int]:
+def generate_subscripts_either_way(array: Array, dimension: int, backward: bool) -> Iterator[int]:
     """The subscripts of a dimension, perhaps from the last."""
     if not 0 < dimension <= len(array.dims):
         return iter(())

@@ -15,9 +15,7 @@ from shardforge.sql.types.array import EMPTY
 from shardforge.sql.types.values import Array
 
 
-def _join(
-    element: int, ctx: EvalContext, array: Array, separator: str, null: str | None
-) -> str:
+def _join(element: int, ctx: EvalContext, array: Array, separator: str, null: str | None) -> str:
     write = types.output_function(element, ctx.settings)
     parts = []
     for item in array.elements:
@@ -82,9 +80,7 @@ def string_to_array(text: str | None, separator: str | None) -> Array | None:
 
 
 @implements("text_to_array_null")
-def string_to_array_null(
-    text: str | None, separator: str | None, null: str | None
-) -> Array | None:
+def string_to_array_null(text: str | None, separator: str | None, null: str | None) -> Array | None:
     """Text cut at each separator, with a text that means NULL."""
     return _array(_split(text, separator, null))
 

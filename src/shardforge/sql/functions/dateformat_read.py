@@ -49,7 +49,7 @@ _SIMPLE = {
 _WIDTHS = {"HH24": 2, "HH12": 2, "HH": 2, "IDDD": 3, "D": 1, "ID": 1}
 _ISO = frozenset(("IDDD", "ID", "IW", "IYYY", "IYY", "IY", "I"))
 _GREGORIAN = frozenset(
-    "DDD DD D MM MONTH MON RM WW W YYYY YYY YY Y Y,YYY".split()
+    ["DDD", "DD", "D", "MM", "MONTH", "MON", "RM", "WW", "W", "YYYY", "YYY", "YY", "Y", "Y,YYY"]
 )
 _YEARS = {"YYYY": 4, "IYYY": 4, "YYY": 3, "IYY": 3, "YY": 2, "IY": 2, "Y": 1, "I": 1}
 
@@ -127,8 +127,7 @@ class _Reader:
         if mode and self.convention not in ("", mode):
             raise _invalid(
                 "invalid combination of date conventions",
-                hint="Do not mix Gregorian and ISO week date conventions "
-                "in a formatting template.",
+                hint="Do not mix Gregorian and ISO week date conventions in a formatting template.",
             )
         self.convention = mode or self.convention
 
@@ -251,9 +250,7 @@ class _Reader:
                     _HINT,
                 )
         if not used:
-            raise _invalid(
-                f'invalid value "{copy}" for "{node.text}"', "Value must be an integer."
-            )
+            raise _invalid(f'invalid value "{copy}" for "{node.text}"', "Value must be an integer.")
         self.at += used
         value = int(digits)
         if not -(2**31) <= value < 2**31:

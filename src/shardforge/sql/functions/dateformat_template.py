@@ -10,11 +10,22 @@ import enum
 from dataclasses import dataclass
 from functools import lru_cache
 
-MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-DAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split()
-ROMAN = "I II III IV V VI VII VIII IX X XI XII".split()
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
+ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
 
 
 class NodeKind(enum.Enum):
@@ -42,18 +53,107 @@ class TemplateNode:
         return self.text.upper()
 
 
-_UPPER = (
-    "A.D. A.M. AD AM B.C. BC CC DAY DDD DD DY D FF1 FF2 FF3 FF4 FF5 FF6 FX HH24 HH12 HH IDDD ID IW IYYY IYY IY I "
-    "J MI MM MONTH MON MS OF P.M. PM Q RM SSSSS SSSS SS TZH TZM TZ US WW W Y,YYY YYYY YYY YY Y"
-).split()
+_UPPER = [
+    "A.D.",
+    "A.M.",
+    "AD",
+    "AM",
+    "B.C.",
+    "BC",
+    "CC",
+    "DAY",
+    "DDD",
+    "DD",
+    "DY",
+    "D",
+    "FF1",
+    "FF2",
+    "FF3",
+    "FF4",
+    "FF5",
+    "FF6",
+    "FX",
+    "HH24",
+    "HH12",
+    "HH",
+    "IDDD",
+    "ID",
+    "IW",
+    "IYYY",
+    "IYY",
+    "IY",
+    "I",
+    "J",
+    "MI",
+    "MM",
+    "MONTH",
+    "MON",
+    "MS",
+    "OF",
+    "P.M.",
+    "PM",
+    "Q",
+    "RM",
+    "SSSSS",
+    "SSSS",
+    "SS",
+    "TZH",
+    "TZM",
+    "TZ",
+    "US",
+    "WW",
+    "W",
+    "Y,YYY",
+    "YYYY",
+    "YYY",
+    "YY",
+    "Y",
+]
 _KEYWORDS = sorted(
     {*_UPPER, *(word.lower() for word in _UPPER), "Day", "Dy", "Month", "Mon"},
     key=len,
     reverse=True,
 )
 DIGIT_FIELDS = frozenset(
-    "CC DDD DD D FF1 FF2 FF3 FF4 FF5 FF6 HH24 HH12 HH IDDD ID IW IYYY IYY IY I J MI MM MS Q "
-    "SSSSS SSSS SS TZM US WW W Y,YYY YYYY YYY YY Y".split()
+    [
+        "CC",
+        "DDD",
+        "DD",
+        "D",
+        "FF1",
+        "FF2",
+        "FF3",
+        "FF4",
+        "FF5",
+        "FF6",
+        "HH24",
+        "HH12",
+        "HH",
+        "IDDD",
+        "ID",
+        "IW",
+        "IYYY",
+        "IYY",
+        "IY",
+        "I",
+        "J",
+        "MI",
+        "MM",
+        "MS",
+        "Q",
+        "SSSSS",
+        "SSSS",
+        "SS",
+        "TZM",
+        "US",
+        "WW",
+        "W",
+        "Y,YYY",
+        "YYYY",
+        "YYY",
+        "YY",
+        "Y",
+    ]
 )
 _STARTS = frozenset(word[0] for word in _KEYWORDS)
 

@@ -290,7 +290,7 @@ def _write(moment: _Moment, template: str) -> str:
                 f'the field "{node.text}" of an interval is not supported by to_char', "0A000"
             )
         text = _NUMBERS[name](moment, node)
-        out.append(_ordinal(text, node) if text and name not in ("TZM",) else text)
+        out.append(_ordinal(text, node) if text and name != "TZM" else text)
     return "".join(out)
 
 

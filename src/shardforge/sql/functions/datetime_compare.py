@@ -52,13 +52,13 @@ for _name, _operator in _OPERATORS.items():
 @implements("date_larger", "time_larger", "timestamp_larger")
 def larger(a: int, b: int) -> int:
     """The later."""
-    return a if a > b else b
+    return max(b, a)
 
 
 @implements("date_smaller", "time_smaller", "timestamp_smaller")
 def smaller(a: int, b: int) -> int:
     """The earlier."""
-    return a if a < b else b
+    return min(b, a)
 
 
 @implements("timetz_larger")

@@ -43,11 +43,7 @@ _TIMESTAMPTZ = "timestamp with time zone"
 _INTERVAL = "interval"
 _CLOCK_FIELDS = frozenset(("microsecond", "millisecond", "second", "minute", "hour"))
 _GROWING = frozenset(("year", "decade", "century", "millennium", "julian", "isoyear", "epoch"))
-_KNOWN = (
-    _CLOCK_FIELDS
-    | _GROWING
-    | {"day", "month", "quarter", "week", "dow", "isodow", "doy"}
-)
+_KNOWN = _CLOCK_FIELDS | _GROWING | {"day", "month", "quarter", "week", "dow", "isodow", "doy"}
 _RESERVED = frozenset(("now", "today", "tomorrow", "yesterday", "early", "late", "zulu"))
 _ZONE_FIELDS = frozenset(("timezone", "timezone_hour", "timezone_minute"))
 
@@ -64,7 +60,8 @@ def _numeric(amount: _Scaled) -> Decimal:
 
 
 def _double(amount: _Scaled) -> float:
-    return amount.value / 10**amount.scale
+    divisor: int = 10**amount.scale
+    return amount.value / divisor
 
 
 def _second_field(field: str, second: int, micros: int) -> _Scaled:
@@ -194,7 +191,9 @@ def _zone_field(field: str, offset: int) -> int:
 
 def _time_field(field: str, micros: int) -> _Scaled | None:
     if field in ("microsecond", "millisecond", "second"):
-        return _Scaled(micros % USECS_PER_MINUTE, {"microsecond": 0, "millisecond": 3, "second": 6}[field])
+        return _Scaled(
+            micros % USECS_PER_MINUTE, {"microsecond": 0, "millisecond": 3, "second": 6}[field]
+        )
     if field == "minute":
         return _Scaled(micros // USECS_PER_MINUTE % 60)
     if field == "hour":

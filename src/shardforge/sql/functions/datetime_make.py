@@ -140,9 +140,7 @@ def make_time(hour: int, minute: int, second: float) -> int:
 
 
 @implements("make_timestamp")
-def make_timestamp(
-    year: int, month: int, day: int, hour: int, minute: int, second: float
-) -> int:
+def make_timestamp(year: int, month: int, day: int, hour: int, minute: int, second: float) -> int:
     """A timestamp."""
     days = _make_days(year, month, day)
     value = days * USECS_PER_DAY + _make_micros(hour, minute, second)

@@ -32,9 +32,7 @@ from shardforge.sql.types.values import Array, Jsonb, JsonTree, Record
 Writer = Callable[[TypeSettings, Any], str]
 Builder = Callable[[TypeSettings, Any], JsonTree]
 
-_NUMBERS = frozenset(
-    (oids.INT2, oids.INT4, oids.INT8, oids.FLOAT4, oids.FLOAT8, oids.NUMERIC)
-)
+_NUMBERS = frozenset((oids.INT2, oids.INT4, oids.INT8, oids.FLOAT4, oids.FLOAT8, oids.NUMERIC))
 _NOT_KEYS = frozenset((oids.JSON, oids.JSONB, oids.RECORD))
 
 

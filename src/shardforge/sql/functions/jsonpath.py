@@ -94,9 +94,7 @@ def path_query_array(value: Jsonb, path: JsonPath, variables: Jsonb, silent: boo
 
 
 @implements("jsonb_path_query_first", "jsonb_path_query_first_tz")
-def path_query_first(
-    value: Jsonb, path: JsonPath, variables: Jsonb, silent: bool
-) -> Jsonb | None:
+def path_query_first(value: Jsonb, path: JsonPath, variables: Jsonb, silent: bool) -> Jsonb | None:
     """The first selected item."""
     found = _select(value, path, variables, silent)
     return Jsonb(found[0]) if found else None

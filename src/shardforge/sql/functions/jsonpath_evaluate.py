@@ -206,9 +206,7 @@ class Evaluator:
             elif not self.forgiving:
                 raise QueryError(f'JSON object does not contain key "{key}"', _MEMBER)
         elif not self.forgiving:
-            raise QueryError(
-                "jsonpath member accessor can only be applied to an object", _MEMBER
-            )
+            raise QueryError("jsonpath member accessor can only be applied to an object", _MEMBER)
 
     def all_members(self, item: JsonTree) -> Iterator[JsonTree]:
         if isinstance(item, dict):
@@ -233,9 +231,7 @@ class Evaluator:
             if not self.lax:
                 if self.forgiving:
                     return
-                raise QueryError(
-                    "jsonpath array accessor can only be applied to an array", _ARRAY
-                )
+                raise QueryError("jsonpath array accessor can only be applied to an array", _ARRAY)
             item = [item]
         self.sizes.append(len(item))
         try:
@@ -252,9 +248,7 @@ class Evaluator:
     def index(self, node: PathNode) -> int:
         found = self.items(node)
         if len(found) != 1 or not isinstance(found[0], Decimal):
-            raise QueryError(
-                "jsonpath array subscript is not a single numeric value", _SUBSCRIPT
-            )
+            raise QueryError("jsonpath array subscript is not a single numeric value", _SUBSCRIPT)
         index = int(found[0])
         if not -(2**31) <= index < 2**31:
             raise QueryError("jsonpath array subscript is out of integer range", _SUBSCRIPT)
@@ -274,9 +268,7 @@ class Evaluator:
         finally:
             self.current = before
 
-    def descend(
-        self, steps: tuple[PathNode, ...], at: int, item: JsonTree
-    ) -> Iterator[JsonTree]:
+    def descend(self, steps: tuple[PathNode, ...], at: int, item: JsonTree) -> Iterator[JsonTree]:
         """The .** step: the item and everything inside it, between two levels."""
         levels: Any = steps[at].value
         low, high = levels
@@ -291,9 +283,7 @@ class Evaluator:
                     self.forgiving = before
                 yield from results
 
-    def within(
-        self, item: JsonTree, level: int, high: int
-    ) -> Iterator[tuple[int, JsonTree]]:
+    def within(self, item: JsonTree, level: int, high: int) -> Iterator[tuple[int, JsonTree]]:
         yield level, item
         if high != LAST_LEVEL and level >= high:
             return
@@ -330,9 +320,7 @@ class Evaluator:
         elif self.lax:
             yield Decimal(1)
         elif not self.forgiving:
-            raise QueryError(
-                "jsonpath item method .size() can only be applied to an array", _ARRAY
-            )
+            raise QueryError("jsonpath item method .size() can only be applied to an array", _ARRAY)
 
     def double(self, item: JsonTree) -> Decimal:
         if isinstance(item, Decimal):

@@ -183,9 +183,7 @@ def _read_bounds(text: str) -> tuple[list[tuple[int, int]], int]:
         assert match is not None, "it begins with a bracket"
         first, second = match.groups()
         if not first:
-            raise _malformed(
-                text, '"[" must introduce explicitly-specified array dimensions.'
-            )
+            raise _malformed(text, '"[" must introduce explicitly-specified array dimensions.')
         if second == "":
             raise _malformed(text, "Missing array dimension value.")
         if not text.startswith("]", match.end()):

@@ -66,9 +66,7 @@ def julian_of(year: int, month: int, day: int) -> int:
         month += 13
         year += 4799
     century = year // 100
-    return (
-        year * 365 - 32167 + year // 4 - century + century // 4 + 7834 * month // 256 + day
-    )
+    return year * 365 - 32167 + year // 4 - century + century // 4 + 7834 * month // 256 + day
 
 
 def date_of_julian(julian: int) -> tuple[int, int, int]:
@@ -153,7 +151,7 @@ def is_timestamp_infinite(micros: int) -> bool:
 
 def round_half_away(value: int, precision: int) -> int:
     """Round microseconds to `precision` decimal digits of a second, halves away from zero."""
-    unit = 10 ** (6 - precision)
+    unit: int = 10 ** (6 - precision)
     if value >= 0:
         return (value + unit // 2) // unit * unit
     return -((-value + unit // 2) // unit * unit)

@@ -46,9 +46,7 @@ Clock = Callable[[], int]
 """Answers the transaction's start in UTC microseconds; refuses when there is no clock."""
 
 
-def leading_integer(
-    text: str, overflow: Problem = Problem.FIELD_OVERFLOW
-) -> tuple[int, str]:
+def leading_integer(text: str, overflow: Problem = Problem.FIELD_OVERFLOW) -> tuple[int, str]:
     """The 32-bit integer `text` begins with (0 for none), and the rest."""
     match = _LEADING_INT.match(text)
     if match is None:
@@ -280,9 +278,7 @@ class _Decoder:
             return self._concatenated(text, seen)
         if len(text) > 4:
             return self._concatenated(text, seen)
-        return self._plain_number(
-            text, seen, text_month=self.text_month and not self.time_only
-        )
+        return self._plain_number(text, seen, text_month=self.text_month and not self.time_only)
 
     def _labelled(self, text: str) -> frozenset[str]:
         """A number behind a field label, as in y2001m02d04 or J2451187."""

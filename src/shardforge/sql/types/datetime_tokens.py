@@ -81,10 +81,21 @@ class Word(enum.Enum):
     DAYLIGHT = 9
 
 
-_MONTHS = (
-    "january february march april may june july august september october november december"
-).split()
-_DAYS = "sunday monday tuesday wednesday thursday friday saturday".split()
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+_DAYS = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"]
 
 WORDS: dict[str, tuple[Word, int | str]] = {
     "-infinity": (Word.RESERVED, "early"),

@@ -55,7 +55,9 @@ _ALIASES = {
     "century": "c cent century centuries",
     "millennium": "mil mils millennium millennia",
 }
-UNITS: dict[str, str] = {word[:10]: unit for unit, words in _ALIASES.items() for word in words.split()}
+UNITS: dict[str, str] = {
+    word[:10]: unit for unit, words in _ALIASES.items() for word in words.split()
+}
 _YEARS = {"year": 1, "decade": 10, "century": 100, "millennium": 1000}
 _MICROS = {
     "microsecond": 1,
@@ -304,9 +306,13 @@ def _decode_iso(text: str) -> _Sum:
         value, fraction, digits = reader.number()
         designator = reader.take()
         if in_date:
-            after = _iso_date_field(reader, total, (value, fraction, digits), designator, have_field)
+            after = _iso_date_field(
+                reader, total, (value, fraction, digits), designator, have_field
+            )
         else:
-            after = _iso_time_field(reader, total, (value, fraction, digits), designator, have_field)
+            after = _iso_time_field(
+                reader, total, (value, fraction, digits), designator, have_field
+            )
         if after == "end":
             return total
         if after == "T":

@@ -38,7 +38,7 @@ def json_number(text: str) -> Decimal:
             value = value.quantize(Decimal((0, (1,), -_MAX_SCALE)), context=_WIDE)
         elif exponent > 0:
             value = Decimal(int(value)) if value else Decimal(0)
-    return value if value else value.copy_abs()
+    return value or value.copy_abs()
 
 
 def _refuse_constant(name: str) -> None:

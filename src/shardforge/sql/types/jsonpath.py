@@ -57,7 +57,9 @@ _TOKEN = re.compile(
     |(?P<name>(?:[^\s?%$.\[\]{}()|&!=<>@\#,*:\-+/\\"]|\\.)+)""",
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL
+)
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -107,7 +109,9 @@ def _tokens(text: str) -> list[Token]:
         kind, written = str(match.lastgroup), match[0]
         if kind == "space":
             continue
-        if kind == "number" and re.match(r"[^\s?%$.\[\]{}()|&!=<>@#,*:\-+/\\\"]", text[at : at + 1]):
+        if kind == "number" and re.match(
+            r"[^\s?%$.\[\]{}()|&!=<>@#,*:\-+/\\\"]", text[at : at + 1]
+        ):
             raise _error(text[match.start() : at + 1], "trailing junk after numeric literal")
         value = written
         if kind in ("string", "variable"):
