@@ -67,13 +67,12 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Dropped(msgspec.Struct, frozen=True, array_like=True):
-    """Stored rows of a table that was dropped, truncated or rewritten."""
+    """Stored rows of a table that was dropped, truncated or rewritten, or entries of its dropped indexes."""
 
-    storage_id: int
-    kind: str
-    """The table's sharding kind: where its keys are."""
-    indexes: tuple[int, ...]
-    """Key numbers of the indexes to remove; empty: all."""
+    table: Table
+    """The table as it was: where its keys are follows from it."""
+    indexes: tuple[int, ...] = ()
+    """Key numbers of the indexes to remove; empty: all, rows included."""
 
 
 _position = msgspec.msgpack.Decoder(Position)

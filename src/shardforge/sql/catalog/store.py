@@ -13,6 +13,7 @@ ones in between. Table locks (`locks`) keep a table's users and its DDL apart, s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +73,8 @@ class CatalogStore:
         self.sequences = SequenceStore(coordinator)
         self.building: dict[bytes, Transaction] = {}
         """Markers of storage that a DDL under way is filling: not to be removed before its transaction ends."""
+        self.purge_wanted = asyncio.Event()
+        """Set when a committed DDL left something for `purge_dropped`."""
         self._virtual = {} if virtual is None else virtual
         self._current: dict[int, CatalogSnapshot] = {}
         self._by_name: dict[str, CatalogSnapshot] = {}
@@ -144,7 +147,7 @@ class CatalogStore:
             for kind, database_id, descriptor in leftovers:
                 writes[codec.descriptor_key(kind, database_id, descriptor.id)] = None
                 if isinstance(descriptor, Table):
-                    dropped = codec.Dropped(descriptor.storage_id, descriptor.sharding.kind, ())
+                    dropped = codec.Dropped(descriptor)
                     writes[codec.dropped_key(descriptor.storage_id)] = codec.encode(dropped)
                 for key in names_of(database_id, descriptor):
                     writes[key] = None
@@ -153,6 +156,13 @@ class CatalogStore:
             await transaction.rollback()
             raise
         await transaction.commit()
+
+    async def purge_dropped(self) -> int:
+        """Remove stored rows that nothing names any more; call it now and then. Returns how many keys went."""
+        from shardforge.sql.catalog.purge import purge  # the executor's key space, needed only here
+
+        self.purge_wanted.clear()
+        return await purge(self.coordinator, self.building)
 
     # ---- snapshots -------------------------------------------------------------------------------
 
@@ -193,6 +203,7 @@ class CatalogStore:
                     self._current[database_id] = current.advanced(changes)
             self._publish_databases(snapshot, changes)
             self._index_names()
+            self.purge_wanted.set()
         return self._current.get(snapshot.database.id, snapshot)
 
     def _index_names(self) -> None:

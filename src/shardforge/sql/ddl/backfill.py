@@ -25,20 +25,20 @@ from shardforge.sql.execute.rowwriter import IndexWriter, RowWriter, row_codec, 
 from shardforge.sql.types.registry import output_function
 from shardforge.txn.coordinator import Isolation
 
-Row = Sequence[Any]
+Row = tuple[Any, ...]
 Evaluate = Callable[[Row], Any]
 
 
 def row_writer(ddl: Ddl, table: Table) -> RowWriter:
     """Keys, entries and codec of the table's rows, with its index expressions bound."""
-    bound = {
+    bound: dict[int, list[tree.Expression | None]] = {
         index.id: [
             None if part.expression is None else expressions.bind(ddl, table, part.expression)
             for part in index.columns
         ]
         for index in table.indexes
     }
-    predicates = {
+    predicates: dict[int, tree.Expression] = {
         index.id: expressions.bind(ddl, table, index.predicate)
         for index in table.indexes
         if index.predicate is not None
@@ -130,7 +130,7 @@ async def build_index(ddl: Ddl, table: Table, index: Index) -> Table:
     table = replace(table, version=table.version + 1)
     entries = next(w for w in row_writer(ddl, table).indexes if w.index.id == index.id)
     context = ddl.ctx.execution
-    writer = BulkWriter(ddl, codec.Dropped(table.storage_id, table.sharding.kind, (index.number,)))
+    writer = BulkWriter(ddl, codec.Dropped(table, (index.number,)))
     try:
         async for chunk in scan_rows(ddl, table):
             for row_key, row in chunk:
@@ -169,7 +169,7 @@ async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate |
         layouts=(new.layouts[-1],), columns=tuple(replace(c, missing=None) for c in new.columns),
     )  # fmt: skip
     rows = row_writer(ddl, new)
-    writer = BulkWriter(ddl, codec.Dropped(storage_id, new.sharding.kind, ()))
+    writer = BulkWriter(ddl, codec.Dropped(new))
     required = [(rows.position[c.id], c.name) for c in new.columns if c.not_null and not c.dropped]
     async for chunk in scan_rows(ddl, old):
         for _, source in chunk:

@@ -219,7 +219,7 @@ class Ddl:
         """Let the stored rows of a table (or of some of its indexes) be removed once this commits."""
         # A marker of its own for each drop: one storage may lose several indexes one after the other.
         key = codec.dropped_key(await self.new_oid())
-        dropped = codec.Dropped(table.storage_id, table.sharding.kind, indexes)
+        dropped = codec.Dropped(table, indexes)
         await self.transaction.lock([key], LockStrength.UPDATE, WaitPolicy.BLOCK)
         self.transaction.put(key, codec.encode(dropped))
 

@@ -117,6 +117,8 @@ async def _build(
     for stored in table.columns:
         if stored.id in sharding.shard_key:
             build.require_order(stored.type_oid)
+            if stored.type_oid == 1700:
+                raise unsupported("a shard_key of type numeric")
     check_shard_key(table, sharding)
     table = replace(table, sharding=sharding)
     if build.primary_key(table) is None:

@@ -115,13 +115,13 @@ def _drop_absent(ddl: Ddl, node: Node, kind: str, *, missing_ok: bool) -> str:
 
 def _absent_name(item: Node) -> str:
     match item:
-        case {"ObjectWithArgs": {"objname": parts, **rest}}:
-            name = ".".join(strings(parts))
+        case {"ObjectWithArgs": target}:
+            rest: Node = target
+            name = ".".join(strings(rest["objname"]))
             if rest.get("args_unspecified"):
                 return name
-            types = [
-                strings(argument["TypeName"]["names"])[-1] for argument in rest.get("objargs", [])
-            ]
+            arguments: list[Node] = list(rest.get("objargs", []))
+            types = [strings(argument["TypeName"]["names"])[-1] for argument in arguments]
             return f"{name}({','.join(types)})"
         case {"TypeName": {"names": parts}}:
             return ".".join(strings(parts))

@@ -61,8 +61,7 @@ def column_named(table: Table, name: str) -> Column | None:
 
 def primary_key(table: Table) -> Index | None:
     """The declared primary key; None when rows are kept under a hidden row number."""
-    first = table.indexes[0] if table.indexes else None
-    return None if first is None or not first.name else first
+    return next((index for index in table.indexes if index.primary and index.name), None)
 
 
 def public_indexes(table: Table) -> list[Index]:

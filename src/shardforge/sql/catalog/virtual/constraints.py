@@ -60,8 +60,8 @@ def referenced_index(target: Table, columns: tuple[int, ...]) -> Index | None:
     """The unique index that a foreign key to these columns relies on."""
     wanted = sorted(columns)
     for index in target.indexes:
-        columns = sorted(part.column_id for part in index.columns)
-        if index.unique and index.predicate is None and columns == wanted:
+        found = sorted(part.column_id for part in index.columns)
+        if index.unique and index.predicate is None and found == wanted:
             return index
     return None
 

@@ -314,8 +314,8 @@ def pg_depend(ctx: VirtualContext) -> Iterator[Record]:
             yield _depends(REWRITE, rule, CLASS, relation.id, "i")
             for oid in relation.depends_on:
                 yield _depends(REWRITE, rule, CLASS, oid, "n")
-            for oid, column_id in relation.depends_on_columns:
-                yield _depends(REWRITE, rule, CLASS, oid, "n", refsub=column_id)
+            for table_id, column_id in relation.depends_on_columns:
+                yield _depends(REWRITE, rule, CLASS, table_id, "n", refsub=column_id)
         elif isinstance(relation, Table):
             yield from _table_depends(relation)
 
