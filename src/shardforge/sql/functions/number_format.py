@@ -178,6 +178,7 @@ class _Writer:
         self.slot = 0
         """Which digit position of the picture comes next (num_curr)."""
         self.in_number = False
+        self.finished = False
         self.out: list[str] = []
         self.sign_after = picture.sign_after
         self.bracket = picture.bracket
@@ -224,6 +225,8 @@ class _Writer:
     def write(self) -> str:
         """The whole text."""
         for node, is_keyword in self.picture.nodes:
+            if self.finished:
+                break
             if is_keyword:
                 self._keyword(node)
             else:
@@ -324,6 +327,8 @@ class _Writer:
             elif self._last_is_point():
                 self.out.append("0")
         else:
+            # Past the number's end PostgreSQL writes a zero byte, which ends the text there.
+            self.finished = not char
             self.out.append(char)
             self.in_number = True
         if char:

@@ -180,7 +180,8 @@ def send_numeric(value: Decimal) -> bytes:
     """numeric_send."""
     if not value.is_finite():
         sign = 0xC000 if value.is_nan() else 0xD000 if value > 0 else 0xF000
-        return _HEADER.pack(0, 0, sign, 0)
+        # numeric_send reads an infinity's scale bits as they stand: 32.
+        return _HEADER.pack(0, 0, sign, 0 if value.is_nan() else 32)
     scale = scale_of(value)
     whole, _, fraction = f"{value.copy_abs():f}".partition(".")
     whole = whole.zfill(-(-len(whole) // 4) * 4)
