@@ -10,9 +10,10 @@ import pytest
 from shardforge.errors import QueryError
 from shardforge.sql.functions import json_binary, json_binary_change, json_build
 from shardforge.sql.functions.aggregates import aggregate
+from shardforge.sql.functions.json_record import Column, record_reader
 from shardforge.sql.types import oids
 from shardforge.sql.types.json import format_jsonb, parse_jsonb
-from shardforge.sql.types.values import Jsonb, Record
+from shardforge.sql.types.values import Array, Jsonb, Record
 from tests.golden.calls import Settings, context
 
 CTX = context(Settings())
@@ -33,6 +34,7 @@ def assigned(text: str | None, keys: list[str | None], new: str) -> str:
         ("{}", ["a", "0", "b"], '{"a": [{"b": 9}]}'),
         ("[]", ["2"], "[null, null, 9]"),
         ("[1]", ["-1"], "[9]"),
+        ("{}", ["a", "-1"], '{"a": [9]}'),
         ('{"a": []}', ["a", "1", "b"], '{"a": [null, {"b": 9}]}'),
     ],
 )
@@ -47,12 +49,15 @@ def test_subscript_assignment_fills_gaps(
     [
         ("1", ["a"], "22023"),
         ('{"a": 1}', ["a", "b"], "22023"),
-        ("[]", ["-1"], "22003"),
+        ("[]", ["-1"], "22023"),
+        (None, ["-1"], "22023"),
         ("[]", ["x"], "22P02"),
         ("{}", [None], "22004"),
     ],
 )
-def test_subscript_assignment_refuses(before: str, keys: list[str | None], sqlstate: str) -> None:
+def test_subscript_assignment_refuses(
+    before: str | None, keys: list[str | None], sqlstate: str
+) -> None:
     with pytest.raises(QueryError) as refused:
         assigned(before, keys, "9")
     assert refused.value.sqlstate == sqlstate
@@ -106,3 +111,40 @@ def test_build_functions_take_arguments_of_any_type() -> None:
     assert format_jsonb(build_binary(CTX, *args)) == '{"3": null, "a": 1, "b": [1]}'
     with pytest.raises(QueryError, match="even number"):
         json_build.json_build_object((oids.TEXT,), oids.JSON)(CTX, "a")
+
+
+def record(function: str, value: str, *columns: tuple[str, int]) -> Any:
+    given = parse_jsonb(value) if function.startswith("jsonb") else value
+    return record_reader(function, [Column(*c) for c in columns])(CTX, given)
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonb"])
+def test_records_are_read_by_their_column_types(kind: str) -> None:
+    text = '{"a": 1, "b": "x", "c": [1, 2], "f": null, "g": "2000-01-02", "m": [[1], [2]]}'
+    row = record(
+        f"{kind}_to_record", text, ("a", oids.INT4), ("b", oids.TEXT), ("c", 1007),
+        ("f", oids.INT4), ("g", oids.DATE), ("h", oids.TEXT), ("m", 1007),
+    )  # fmt: skip
+    assert row == (1, "x", Array((1, 2)), None, 1, None, Array((1, 2), (2, 1)))
+    rows = record(f"{kind}_to_recordset", '[{"a": 1}, {"b": 2}]', ("a", oids.INT4))
+    assert list(rows) == [(1,), (None,)]
+
+
+@pytest.mark.parametrize(
+    ("function", "text", "column", "message"),
+    [
+        ("json_to_record", "1", oids.INT4, "cannot call populate_composite on a scalar"),
+        ("jsonb_to_record", "[1]", oids.INT4, "cannot call populate_composite on an array"),
+        ("json_to_recordset", "{}", oids.INT4, "cannot call json_to_recordset on an object"),
+        ("jsonb_to_recordset", "{}", oids.INT4, "cannot call jsonb_to_recordset on a non-array"),
+        ("json_to_recordset", "[2]", oids.INT4, "must be an array of objects"),
+        ("jsonb_to_record", '{"a": [[1,2],[3]]}', 1007, "malformed JSON array"),
+        ("jsonb_to_record", '{"a": 5}', 1007, "expected JSON array"),
+        ("jsonb_to_record", '{"a": "x"}', oids.INT4, 'integer: "x"'),
+    ],
+)
+def test_records_refuse_as_postgresql_does(
+    function: str, text: str, column: int, message: str
+) -> None:
+    with pytest.raises(QueryError, match=message):
+        list(record(function, text, ("a", column)))

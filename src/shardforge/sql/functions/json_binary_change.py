@@ -176,7 +176,7 @@ class _Setter:
         """Subscript assignment past the end fills the gap with nulls."""
         if index < 0:
             raise QueryError(
-                f"path element at position {level + 1} is out of range: {found}", "22003"
+                f"path element at position {level + 1} is out of range: {found}", "22023"
             )
         gap: list[JsonTree] = [None] * (index - len(tree))
         last = level == len(self.path) - 1
@@ -190,10 +190,6 @@ class _Setter:
         index = array_index(key)
         if index is None:
             return {key: self.missing(level + 1)}
-        if index < 0:
-            raise QueryError(
-                f"path element at position {level + 1} is out of range: {index}", "22003"
-            )
         return [*([None] * index), self.missing(level + 1)]
 
 
@@ -272,7 +268,8 @@ def assign_subscript(value: Jsonb | None, keys: Sequence[str | None], new: Jsonb
     item = None if new is None else new.value
     setter = _Setter(keys, item, _Change.ASSIGN)
     if value is None:
-        return Jsonb(setter.missing(0))
+        empty: JsonTree = {} if array_index(keys[0] or "") is None else []
+        return Jsonb(setter.apply(empty, 0))
     if is_scalar(value.value):
         raise QueryError(
             "cannot replace existing key",
