@@ -69,6 +69,7 @@ class Node:
         self.instance = Instance(
             config=config, store=self._store, catalog=catalog, clock=clock, telemetry=telemetry,
             random=random.Random(), plans=PlanCache(config.sql.statement_cache_size), set_log_level=logs.set_level,
+            started_us=clock.wall_us(),
         )  # fmt: skip
         self.server = Server(config, self.instance)
         self._observe()

@@ -47,6 +47,7 @@ class Server:
         self.telemetry = instance.telemetry
         self.tls = tls_context(config)
         self.connections: set[Connection] = set()
+        instance.interrupt_session = self._interrupt_session
         self._listener: asyncio.Server | None = None
         self.record_span: Callable[[str, str, int, int], None] | None = None
         """Set when tracing is on: (kind, statement, start, end in nanoseconds since 1970)."""
@@ -92,6 +93,19 @@ class Server:
         for connection in self.connections:
             if connection.conversation is not None and connection.conversation.session is session:
                 connection.interrupt(reason)
+                return True
+        return False
+
+    def _interrupt_session(self, session: Session, terminate: bool) -> bool:  # a callback
+        if not terminate:
+            return self.interrupt(
+                session, QueryError("canceling statement due to user request", "57014")
+            )
+        for connection in self.connections:
+            if connection.conversation is not None and connection.conversation.session is session:
+                connection.terminate(
+                    QueryError("terminating connection due to administrator command", "57P01")
+                )
                 return True
         return False
 

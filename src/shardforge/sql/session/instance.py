@@ -64,7 +64,16 @@ class Instance:
     plans: PlanCache
     sessions: dict[int, Session] = field(default_factory=dict)
     set_log_level: Callable[[str], None] = lambda level: None
+    started_us: int = 0
+    """When the node started, in microseconds since 1970."""
+    interrupt_session: Callable[[Session, bool], bool] = lambda session, terminate: False
+    """Set by the server: cancel a session's statement, or end the session."""
     next_process_id: int = 1
+
+    def interrupt(self, process_id: int, *, terminate: bool) -> bool:
+        """Cancel what a session runs, or end it; False when there is no such session."""
+        session = self.sessions.get(process_id)
+        return session is not None and self.interrupt_session(session, terminate)
 
     def add(self, session: Session) -> None:
         """A session begins."""

@@ -40,7 +40,7 @@ async def prepare(
         resolve_type_name(item["TypeName"], environment)[0] for item in node.get("argtypes", [])
     ]
     inner = replace(prepared.statement, node=node["query"])
-    session.prepared[name] = session.prepare_parsed(inner, types)
+    session.prepared[name] = replace(session.prepare_parsed(inner, types), by_sql=True)
     return Outcome("PREPARE")
 
 

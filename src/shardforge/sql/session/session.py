@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardforge.errors import DatabaseError, QueryError, TransactionError
+from shardforge.sql.catalog.functions import CatalogFunctions
 from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.catalog.tablelocks import LockOwner
@@ -24,9 +25,11 @@ from shardforge.sql.execute import ExecContext
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
 from shardforge.sql.session import utility
+from shardforge.sql.session.catalog_view import CatalogView
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
+from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US
 from shardforge.sql.session.outcome import Outcome, Row
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
@@ -38,7 +41,6 @@ _ISOLATION = {
     "repeatable read": Isolation.REPEATABLE_READ,
     "serializable": Isolation.SERIALIZABLE,
 }
-UNIX_EPOCH_TO_2000_US = 946_684_800_000_000
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Session:
         self.notices: list[tuple[str, DatabaseError]] = []
         self.sequences = SequenceState()
         self.savepoints: list[Savepoint] = []
+        self._catalog_functions: CatalogFunctions | None = None
         self.lock_owner = LockOwner(self.process_id)
         """The transaction's table locks."""
         self.overlay: CatalogSnapshot | None = None
@@ -81,6 +84,8 @@ class Session:
         self.statement_us = self.transaction_us = self.started_us
         self._transaction: Transaction | None = None
         self._context: ExecContext | None = None
+        self._catalog_functions: CatalogFunctions | None = None
+        self._search_path: tuple[CatalogSnapshot, tuple[str, ...], tuple[str, ...]] | None = None
         instance.add(self)
 
     # ------------------------------------------------------------ catalog and contexts
@@ -88,7 +93,10 @@ class Session:
     @property
     def catalog(self) -> CatalogSnapshot:
         """The catalog that statements are bound to now."""
-        return self.overlay or self.instance.catalog.current(self.database)
+        if self.overlay is not None:
+            self.overlay = self.instance.catalog.refresh(self.overlay)
+            return self.overlay
+        return self.instance.catalog.current(self.database)
 
     def notice(
         self, severity: str, sqlstate: str, message: str, *, detail: str = "", hint: str = ""
@@ -108,12 +116,26 @@ class Session:
             )
             context = self._context = ExecContext(
                 session=self, coordinator=self.instance.store.coordinator, eval=evaluation,
-                work_memory=self.instance.config.sql.work_memory,
+                row_numbers=self.instance.catalog.sequences, work_memory=self.instance.config.sql.work_memory,
             )  # fmt: skip
         context.eval.transaction_us = self.transaction_us - UNIX_EPOCH_TO_2000_US
         context.eval.statement_us = self.statement_us - UNIX_EPOCH_TO_2000_US
-        context.eval.catalog = self.catalog
+        context.eval.catalog = self.settings.catalog = self.catalog_functions()
         return context
+
+    def catalog_functions(self) -> CatalogFunctions:
+        """The catalog as SQL functions ask it; made again when the catalog or the search path has changed."""
+        catalog, search_path = self.catalog, self.search_path
+        known = self._catalog_functions
+        if known is None or known.snapshot is not catalog or known.search_path != search_path:
+            store = self.instance.catalog.sequences
+            known = CatalogFunctions(catalog, search_path, (store, self.sequences))
+            self._catalog_functions = known
+        return known
+
+    def virtual_context(self) -> CatalogView:
+        """What catalog tables make their rows from."""
+        return CatalogView(self)
 
     def ddl_context(self) -> SessionDdl:
         """What a DDL statement works with."""
@@ -121,8 +143,14 @@ class Session:
 
     @property
     def search_path(self) -> tuple[str, ...]:
-        """search_path with "$user" replaced."""
-        return effective_search_path(self.settings, self.user)
+        """search_path with "$user" replaced, behind the session's temporary schema once it has one."""
+        catalog, names = self.catalog, self.settings.search_path
+        known = self._search_path
+        if known is None or known[0] is not catalog or known[1] is not names:
+            path = effective_search_path(self.settings, self.user)
+            known = (catalog, names, catalog.session_path(path, self.process_id))
+            self._search_path = known
+        return known[2]
 
     def adopt_transaction_defaults(self) -> None:
         """Outside a block, the next transaction has the session's defaults."""
@@ -140,7 +168,7 @@ class Session:
             text,
             tuple(declared_types),
             self.database,
-            self.user,
+            self.search_path,
             catalog.version,
             self.settings.binding,
         )
@@ -163,7 +191,7 @@ class Session:
         """A parsed statement, ready to run."""
         self.instance.telemetry.plan_cache_misses_total += 1
         return prepare_statement(
-            statement, declared_types, self.catalog, self.settings, self.user,
+            statement, declared_types, self.catalog, self.settings, self.search_path,
             utility.result_columns(statement.node, self),
         )  # fmt: skip
 
@@ -338,12 +366,29 @@ class Session:
             rows = await executable.read_one(context, params)
             return Outcome("SELECT", prepared.columns, rows=rows)
         transaction = context.transaction = self.transaction()
+        if prepared.locks:
+            prepared = await self._lock_tables(prepared)
+            executable = prepared.executable
+            assert executable is not None, "a statement over tables is planned"
         transaction.begin_statement()
         if prepared.kind == "select":
             return Outcome("SELECT", prepared.columns, batches=executable.stream(context, params))
         changed = await executable.run(context, params)
         rows = changed.rows if prepared.columns is not None else None
         return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=rows)
+
+    async def _lock_tables(self, prepared: Prepared) -> Prepared:
+        """Lock what the statement uses against DDL; prepared again when a DDL came first."""
+        locks, owner = self.instance.catalog.locks, self.lock_owner
+        while True:
+            for table, mode, name in prepared.locks:
+                if not locks.try_acquire(owner, table, mode):
+                    timeout_ms = self.settings.lock_timeout_ms
+                    await locks.acquire(owner, table, mode, timeout_ms=timeout_ms, name=name)
+            current = self.refreshed(prepared)
+            if current is prepared:
+                return prepared
+            prepared = current
 
     async def fetch_all(self, outcome: Outcome) -> tuple[list[Row], str]:
         """All rows of an outcome, and its command tag."""
@@ -372,7 +417,7 @@ class Session:
     async def statements(self, text: str) -> AsyncIterator[Prepared]:
         """The statements of a script, each prepared when its turn comes."""
         single = self.instance.plans.get(
-            (text, (), self.database, self.user, self.catalog.version, self.settings.binding)
+            (text, (), self.database, self.search_path, self.catalog.version, self.settings.binding)
         )
         if single is not None and self.overlay is None:
             self.instance.telemetry.plan_cache_hits_total += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from shardforge.errors import QueryError
 from shardforge.sql.session.parameters import PARAMETERS, milliseconds, normalized, parameter
@@ -20,6 +21,8 @@ class Settings:
         self._reset = dict(self._session)
         self._current = dict(self._session)
         self._undo: list[tuple[str, str | None, str | None]] = []
+        self.catalog: Any = None
+        """The session's CatalogFunctions: names of the reg* types are read and written by it."""
         self.changed: set[str] = set()
         """Names changed since the connection last reported them."""
         self._refresh()

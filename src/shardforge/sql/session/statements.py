@@ -18,6 +18,7 @@ from shardforge.sql.execute import Executable, compile_plan
 from shardforge.sql.parse import Statement
 from shardforge.sql.plan import plan
 from shardforge.sql.session.settings import Settings
+from shardforge.sql.session.table_use import TableUse, tables_used
 
 PLANNABLE = {
     "SelectStmt": "select",
@@ -41,6 +42,10 @@ class Prepared:
     catalog_version: int
     binding: tuple[Any, ...]
     declared_types: tuple[int, ...] = ()
+    by_sql: bool = False
+    """Made by PREPARE rather than by the protocol."""
+    locks: tuple[TableUse, ...] = ()
+    """The tables to lock before it runs."""
 
     @property
     def node(self) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def prepare_statement(
     declared_types: Sequence[int],
     catalog: CatalogSnapshot,
     settings: Settings,
-    user: str,
+    search_path: tuple[str, ...],
     result_columns: tuple[OutputColumn, ...] | None = None,
 ) -> Prepared:
     """Bind and plan `statement`; one that is not a query is kept as it is, for the session to carry out.
@@ -93,7 +98,7 @@ def prepare_statement(
     parameter_types: list[int | None] = [None if t in UNKNOWN_TYPES else t for t in declared]
     environment = BindEnvironment(
         catalog=catalog,
-        search_path=effective_search_path(settings, user),
+        search_path=search_path,
         settings=settings,
         parameter_types=parameter_types,
         text=statement.text,
@@ -111,6 +116,7 @@ def prepare_statement(
         catalog.version,
         settings.binding,
         declared,
+        tables_used(bound, catalog),
     )
 
 
