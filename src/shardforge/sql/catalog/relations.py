@@ -79,11 +79,11 @@ class VirtualContext(Protocol):
         """The last value given, when it is known."""
         ...
 
-    def prepared_statements(self) -> Iterable[tuple[str, str, int, tuple[int, ...], bool]]:
+    def prepared_statements(self) -> Iterable[tuple[str, str, int | None, tuple[int, ...], bool]]:
         """(name, text, prepare time, parameter type oids, made by SQL rather than the protocol)."""
         ...
 
-    def cursors(self) -> Iterable[tuple[str, str, bool, bool, bool, int]]:
+    def cursors(self) -> Iterable[tuple[str, str, bool, bool, bool, int | None]]:
         """(name, text, holdable, binary, scrollable, creation time)."""
         ...
 
