@@ -125,7 +125,7 @@ def test_records_are_read_by_their_column_types(kind: str) -> None:
         f"{kind}_to_record", text, ("a", oids.INT4), ("b", oids.TEXT), ("c", 1007),
         ("f", oids.INT4), ("g", oids.DATE), ("h", oids.TEXT), ("m", 1007),
     )  # fmt: skip
-    assert row == (1, "x", Array((1, 2)), None, 1, None, Array((1, 2), (2, 1)))
+    assert list(row) == [(1, "x", Array((1, 2)), None, 1, None, Array((1, 2), (2, 1)))]
     rows = record(f"{kind}_to_recordset", '[{"a": 1}, {"b": 2}]', ("a", oids.INT4))
     assert list(rows) == [(1,), (None,)]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NewType, TypeAlias
 
 from shardforge.sql.catalog.descriptors import Index, Table
+from shardforge.sql.catalog.relations import VirtualTable
 
 ColumnId = NewType("ColumnId", int)
 
@@ -64,6 +65,8 @@ class Call:
     volatile: str = "i"
     strict: bool = True
     name: str = ""
+    columns: tuple[tuple[str, int, int], ...] = ()
+    """The column definition list of a function returning record: (name, type, typmod)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +232,27 @@ class FieldSelect:
 
 @dataclass(frozen=True, slots=True)
 class Subscript:
-    """array[i], array[i:j] or jsonb[key]. Each of `subscripts` is (lower, upper) with `is_slice`, else (None, index)."""
+    """array[i], array[i:j] or jsonb[key]. Each subscript is (lower, upper) with `is_slice`, else (None, index)."""
 
     arg: Expression
     subscripts: tuple[tuple[Expression | None, Expression | None], ...]
     is_slice: bool
+    type: int
+    typmod: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptAssignment:
+    """The array `arg` with `value` (an element, or an array with `is_slice`) put at `subscripts`.
+
+    As PostgreSQL's array_set_element: NULL `arg` is an empty array, positions beyond the bounds extend a
+    one-dimensional array with NULLs, and a NULL subscript is an error (22004).
+    """
+
+    arg: Expression
+    subscripts: tuple[tuple[Expression | None, Expression | None], ...]
+    is_slice: bool
+    value: Expression
     type: int
     typmod: int = -1
 
@@ -266,9 +285,10 @@ class RowCompare:
 class Subquery:
     """A subquery in an expression.
 
-    kind 'scalar' | 'exists' | 'array' | 'any' | 'all'. For any/all `test` is the comparison, over `ColumnRef`s of the
-    subquery's output columns and of the enclosing query. `outer` lists the enclosing columns that it uses
-    (empty: run once a statement).
+    kind 'scalar' | 'exists' | 'array' | 'any' | 'all' | 'row'. For any/all/row `test` is the comparison, over
+    `ColumnRef`s of the subquery's output columns and of the enclosing query. `outer` lists the enclosing columns that
+    the query uses (empty: run once a statement). Kind 'row' is `(a, b) = (SELECT ...)`: `test` over the one row, NULL
+    when there is none, 21000 when there are several.
     """
 
     kind: str
@@ -327,6 +347,7 @@ Expression: TypeAlias = (
     | RowExpr
     | FieldSelect
     | Subscript
+    | SubscriptAssignment
     | ScalarArrayOp
     | RowCompare
     | Subquery
@@ -350,11 +371,15 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class VirtualScan:
-    """Rows of a catalog table: `relation` names a generator in sql.catalog.virtual; columns are by position."""
+    """Rows of a catalog table: `relation` is its qualified name, `table` makes its rows.
+
+    Columns are by position, from 0; -6 stands for tableoid.
+    """
 
     relation: str
     alias: str
     columns: tuple[tuple[ColumnId, int], ...]
+    table: VirtualTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +392,7 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class FunctionScan:
-    """Set-returning functions in FROM, side by side (ROWS FROM). A function with several output columns yields tuples."""
+    """Functions in FROM, side by side (ROWS FROM). A function with several output columns yields tuples."""
 
     functions: tuple[Expression, ...]
     columns: tuple[tuple[ColumnId, ...], ...]
@@ -411,7 +436,10 @@ class ProjectSet:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """kind 'inner' | 'left' | 'right' | 'full' | 'cross' | 'semi' | 'anti'. `lateral`: the right side uses columns of the left."""
+    """kind 'inner' | 'left' | 'right' | 'full' | 'cross' | 'semi' | 'anti'.
+
+    `lateral`: the right side uses columns of the left.
+    """
 
     kind: str
     left: Relation
@@ -436,7 +464,11 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A window frame. mode 'rows' | 'range' | 'groups'; bounds 'unbounded_preceding' | 'preceding' | 'current' | 'following' | 'unbounded_following'."""
+    """A window frame.
+
+    mode 'rows' | 'range' | 'groups'; bounds 'unbounded_preceding' | 'preceding' | 'current' | 'following' |
+    'unbounded_following'; exclude '' | 'current row' | 'group' | 'ties'.
+    """
 
     mode: str = "range"
     start: str = "unbounded_preceding"
@@ -512,7 +544,7 @@ class SetOperation:
 
 @dataclass(frozen=True, slots=True)
 class Cte:
-    """One WITH query. `recursive` is (base, step, union all?); the step reads the working table by CteScan of `name`."""
+    """One WITH query. `recursive` is (base, step, union all?); the step reads the working table by a CteScan."""
 
     name: int
     label: str
@@ -521,6 +553,8 @@ class Cte:
     recursive: tuple[Relation, Relation, bool] | None = None
     types: tuple[int, ...] = ()
     step_columns: tuple[ColumnId, ...] = ()
+    materialized: bool = False
+    """AS MATERIALIZED: must not be merged into its user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -629,8 +663,8 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """UPDATE: `source` yields the rows to change: `key` (attnum 0), `old` (attnum -> column id, all stored columns), and
-    whatever FROM brings; `assignments` are over those. A row met twice is changed once."""
+    """UPDATE: `source` yields the rows to change: `key` (attnum 0), `old` (attnum -> column id, all stored columns),
+    and whatever FROM brings; `assignments` are over those. A row met twice is changed once."""
 
     table: Table
     source: Relation

@@ -22,6 +22,10 @@ from shardforge.sql.types.json import format_tree
 from shardforge.sql.types.json_text import Node, scan
 from shardforge.sql.types.values import Array, Jsonb, JsonTree
 
+_FUNCTIONS = frozenset(
+    ("json_to_record", "jsonb_to_record", "json_to_recordset", "jsonb_to_recordset")
+)
+
 
 class Column(NamedTuple):
     """One column of the definition list."""
@@ -145,17 +149,20 @@ def _set_items(item: _Item, function: str) -> tuple[_Item, ...]:
 
 def record_reader(
     function: str, columns: Sequence[Column]
-) -> Callable[[EvalContext, str | Jsonb | None], Any]:
-    """The callable of json[b]_to_record (one tuple) or json[b]_to_recordset (an iterator of them)."""
+) -> Callable[[EvalContext, str | Jsonb | None], Iterator[tuple[Any, ...]]]:
+    """The rows of json[b]_to_record (always one) or json[b]_to_recordset; 0A000 for other functions."""
+    if function not in _FUNCTIONS:
+        raise unsupported(f"function {function} with a column definition list")
 
-    def one(ctx: EvalContext, value: str | Jsonb | None) -> tuple[Any, ...]:
+    def one(ctx: EvalContext, value: str | Jsonb | None) -> Iterator[tuple[Any, ...]]:
         if value is None:
-            return (None,) * len(columns)
+            yield (None,) * len(columns)
+            return
         item = _read(value)
         if item.kind != "object":
             what = "an array" if item.kind == "array" else "a scalar"
             raise bad_parameter(f"cannot call populate_composite on {what}")
-        return _row(item, [_Reader(column, ctx.settings) for column in columns])
+        yield _row(item, [_Reader(column, ctx.settings) for column in columns])
 
     def many(ctx: EvalContext, value: str | Jsonb | None) -> Iterator[tuple[Any, ...]]:
         if value is None:
