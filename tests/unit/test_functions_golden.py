@@ -40,7 +40,8 @@ class Clock:
 
 
 SETTINGS = Settings()
-CONTEXT = EvalContext(settings=SETTINGS, session=None, clock=Clock(), random=random.Random(1))
+CLOCK: Any = Clock()
+CONTEXT = EvalContext(settings=SETTINGS, session=None, clock=CLOCK, random=random.Random(1))
 
 
 @cache

@@ -77,9 +77,39 @@ def _special(value: float) -> str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
+def _between(text: str, value: float, digits: int) -> bool:
+    """Whether `text` lies halfway between two floats of `digits` binary digits, which PostgreSQL's printer avoids.
+
+    Only integers beyond the mantissa's reach can be written short enough for that.
+    """
+    size = abs(value)
+    if size < 2.0**digits:
+        return False
+    ulp = 1 << (math.frexp(size)[1] - digits)
+    return 2 * abs(int(Decimal(text)) - int(value)) == ulp
+
+
+def _inside(
+    value: float, digits: int, read: Callable[[str], float], precisions: tuple[int, ...]
+) -> str:
+    """The closest decimal with the fewest digits that reads back as `value` without being halfway to another."""
+    for precision in precisions:
+        mantissa, _, exponent = f"{value:.{precision}e}".partition("e")
+        unit = Decimal((0, (1,), -precision))
+        around = [f"{Decimal(mantissa) + step * unit}e{int(exponent):+03d}" for step in (0, -1, 1)]
+        inside = [
+            text for text in around if read(text) == value and not _between(text, value, digits)
+        ]
+        if inside:
+            return min(inside, key=lambda text: abs(int(Decimal(text)) - int(value)))
+    raise AssertionError("the longest form always reads back")
+
+
 def format_float8(value: float) -> str:
     """float8out with extra_float_digits above zero."""
     text = repr(value)
+    if abs(value) > 9007199254740992.0 and math.isfinite(value) and _between(text, value, 53):
+        return _inside(value, 53, float, (15, 16))
     if text.endswith(".0"):
         # repr turns to exponents from 1e16, PostgreSQL from 1e15.
         return _exponential(text[:-2]) if len(text) > 17 and abs(value) >= 1e15 else text[:-2]
@@ -106,10 +136,21 @@ def format_float4(value: float) -> str:
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
     text = ""
+    power_of_two = abs(math.frexp(value)[0]) == 0.5
     for precision in range(9):
         text = f"{value:.{precision}e}"
-        if single(float(text)) == value:
-            break
+        if single(float(text)) != value:
+            if not power_of_two:
+                continue
+            # The gap above is twice the one below: the next decimal away from zero may be nearer by that measure.
+            head, _, tail = text.partition("e")
+            unit = Decimal((0, (1,), -precision)).copy_sign(Decimal(head))
+            text = f"{Decimal(head) + unit}e{tail}"
+            if single(float(text)) != value:
+                continue
+        if _between(text, value, 24):
+            text = _inside(value, 24, lambda text: single(float(text)), (6, 7, 8))
+        break
     mantissa, _, exponent_text = text.partition("e")
     exponent = int(exponent_text)
     if -5 < exponent < 6:
