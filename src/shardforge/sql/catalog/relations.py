@@ -37,17 +37,6 @@ class Activity(NamedTuple):
     ssl_cipher: str | None = None
 
 
-class VirtualSession(Protocol):
-    """The session that reads a catalog table."""
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def database(self) -> str: ...
-
-
 class VirtualSettings(Protocol):
     """The settings that pg_settings shows: (name, value, description)."""
 
@@ -59,8 +48,6 @@ class VirtualContext(Protocol):
 
     @property
     def snapshot(self) -> CatalogSnapshot: ...
-    @property
-    def session(self) -> VirtualSession: ...
     @property
     def settings(self) -> VirtualSettings: ...
     @property

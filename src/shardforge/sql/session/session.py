@@ -25,11 +25,10 @@ from shardforge.sql.execute import ExecContext
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
 from shardforge.sql.session import utility
-from shardforge.sql.session.catalog_view import CatalogView
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
-from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US
+from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US, Introspection
 from shardforge.sql.session.outcome import Outcome, Row
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
@@ -72,7 +71,6 @@ class Session:
         self.notices: list[tuple[str, DatabaseError]] = []
         self.sequences = SequenceState()
         self.savepoints: list[Savepoint] = []
-        self._catalog_functions: CatalogFunctions | None = None
         self.lock_owner = LockOwner(self.process_id)
         """The transaction's table locks."""
         self.overlay: CatalogSnapshot | None = None
@@ -133,9 +131,9 @@ class Session:
             self._catalog_functions = known
         return known
 
-    def virtual_context(self) -> CatalogView:
+    def virtual_context(self) -> Introspection:
         """What catalog tables make their rows from."""
-        return CatalogView(self)
+        return Introspection(self)
 
     def ddl_context(self) -> SessionDdl:
         """What a DDL statement works with."""
