@@ -39,20 +39,21 @@ DATE = frozenset(("year", "month", "day"))
 ALL_SECONDS = frozenset(("second", "subsecond"))
 TIME = frozenset(("hour", "minute")) | ALL_SECONDS
 _NOTHING: frozenset[str] = frozenset()
-_INT_MAX = 2**31 - 1
 _LEADING_INT = re.compile(r"[+-]?\d+")
 
 Clock = Callable[[], int]
 """Answers the transaction's start in UTC microseconds; refuses when there is no clock."""
 
 
-def leading_integer(text: str, overflow: Problem = Problem.FIELD_OVERFLOW) -> tuple[int, str]:
-    """The 32-bit integer `text` begins with (0 for none), and the rest."""
+def leading_integer(
+    text: str, overflow: Problem = Problem.FIELD_OVERFLOW, bits: int = 32
+) -> tuple[int, str]:
+    """The integer of so many bits that `text` begins with (0 for none), and the rest."""
     match = _LEADING_INT.match(text)
     if match is None:
         return 0, text
     value = int(match[0])
-    if not -_INT_MAX - 1 <= value <= _INT_MAX:
+    if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
         raise DateTimeError(overflow)
     return value, text[match.end() :]
 
@@ -88,7 +89,7 @@ def decode_offset(text: str) -> int:
 
 def decode_clock_time(text: str, *, minute_to_second: bool = False) -> tuple[int, int, int, int]:
     """Hour, minute, second and microseconds of `hh:mm[:ss[.fff]]` or `mm:ss.fff`; hours unlimited."""
-    hour, rest = leading_integer(text)
+    hour, rest = leading_integer(text, bits=64)
     if not rest.startswith(":"):
         raise bad_format()
     minute, rest = leading_integer(rest[1:])
