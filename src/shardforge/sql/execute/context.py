@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from sys import getsizeof
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.functions.context import EvalContext
-from shardforge.txn.coordinator import Coordinator, Transaction
-
-if TYPE_CHECKING:
-    from shardforge.sql.execute.rowwriter import RowWriter
+from shardforge.sql.catalog.relations import VirtualContext
+from shardforge.txn.coordinator import Coordinator, Isolation, Transaction
 
 Row = tuple[Any, ...]
 DeferredCheck = Callable[["Run"], Awaitable[None]]
@@ -67,6 +65,11 @@ class ExecContext:
         self.outer: dict[ColumnId, Any] = {}
         self._deferred: list[DeferredCheck] = []
 
+    def virtual_context(self) -> VirtualContext:
+        """What catalog tables make their rows from."""
+        context: VirtualContext = self.session.virtual_context()
+        return context
+
     def defer(self, check: DeferredCheck) -> None:
         """Run `check` before the transaction commits: a deferred constraint."""
         self._deferred.append(check)
@@ -100,6 +103,7 @@ class Run:
     """
 
     __slots__ = (
+        "after",
         "ctes",
         "eval",
         "exec",
@@ -123,6 +127,38 @@ class Run:
         self.ctes: dict[int, list[Row]] = {}
         self.memory = 0
         self.pending: PendingWrites | None = None
+        self.after: list[DeferredCheck] = []
+        """Foreign keys to check and to follow when the statement has made its changes."""
+
+    def put(self, key: bytes, value: bytes, *, blind: bool = False) -> None:
+        """Write, now or when the statement has read everything."""
+        if self.pending is None:
+            self.transaction.put(key, value, blind=blind)
+        else:
+            self.pending.operations.append((key, value, blind))
+
+    def delete(self, key: bytes, *, blind: bool = False) -> None:
+        """Delete, now or when the statement has read everything."""
+        if self.pending is None:
+            self.transaction.delete(key, blind=blind)
+        else:
+            self.pending.operations.append((key, None, blind))
+
+    async def finish(self) -> None:
+        """The end of the statement: kept-back writes, then foreign keys until nothing is left to do."""
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            for key, value, blind in pending.operations:
+                if value is None:
+                    self.transaction.delete(key, blind=blind)
+                else:
+                    self.transaction.put(key, value, blind=blind)
+        if self.after and self.transaction.isolation is Isolation.READ_COMMITTED:
+            self.transaction.begin_statement()
+        while self.after:
+            work, self.after = self.after, []
+            for step in work:
+                await step(self)
 
     def hold(self, rows: Sequence[Any]) -> None:
         """Account for rows kept in memory; 53200 past the limit."""
@@ -155,11 +191,10 @@ class PendingWrites:
     All parts of a statement see the same snapshot, without each other's changes.
     """
 
-    __slots__ = ("after", "changed", "writes")
+    __slots__ = ("inserted", "operations")
 
     def __init__(self) -> None:
-        self.writes: list[tuple[RowWriter, bytes, Row | None, Row | None]] = []
-        """(table, row key, old row or None, new row or None)."""
-        self.changed: set[bytes] = set()
-        """Row keys and unique index keys that the statement has changed."""
-        self.after: list[DeferredCheck] = []
+        self.operations: list[tuple[bytes, bytes | None, bool]] = []
+        """(key, value or None, blind)."""
+        self.inserted: set[bytes] = set()
+        """Row keys and unique index keys that the statement adds."""

@@ -1,161 +1,167 @@
-"""A planned statement ready to run, many times: the executor's door."""
+"""A plan ready to run, any number of times and by several sessions at once.
+
+`run` collects, `stream` hands out batches as they come, `read_one` is the way of an autocommit SELECT of one row by its
+primary key, which needs neither a transaction nor a timestamp. A statement that meets a row changed since its snapshot
+begins again with a new one (see `locking`), before it has written or handed out anything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from contextlib import aclosing
+from typing import Any, NamedTuple
 
-from shardforge.sql.bind import tree
-from shardforge.sql.bind.tree import ColumnId
-from shardforge.sql.execute import joining, locking, scans, sorting, subqueries, windowing
-from shardforge.sql.execute.changes import Changed, compile_change
-from shardforge.sql.execute.context import ExecContext, Row
-from shardforge.sql.execute.expressions import compile_expression, layout_of
-from shardforge.sql.execute.operators import Batch, Compilation, Operator
-from shardforge.sql.plan import Plan
-from shardforge.sql.plan.explain import explain_lines
-from shardforge.sql.plan.physical import KeyAccess
+from shardforge.sql.execute.compiler import Compiler
+from shardforge.sql.execute.context import ExecContext, PendingWrites, Row, Run
+from shardforge.sql.execute.insert import Insert
+from shardforge.sql.execute.instrument import Counters
+from shardforge.sql.execute.locking import Restart
+from shardforge.sql.execute.point import PointRead, point_read
+from shardforge.sql.execute.update import Delete, Update
+from shardforge.sql.plan import Plan, nodes
 
-FAMILIES = (joining, locking, scans, sorting, subqueries, windowing)
-"""The modules whose operators register themselves when they are imported."""
+__all__ = ["Executable", "Rows", "compile_plan"]
+
+
+class Rows(NamedTuple):
+    """What running a statement gave: the number of rows returned or changed, and rows (RETURNING's for a change)."""
+
+    count: int
+    rows: list[Row]
 
 
 class Executable:
-    """One plan, compiled."""
+    """A compiled plan."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        compilation = Compilation()
-        self._operator: Operator | None = None
-        self._change: Any = None
-        if plan.kind == "select":
-            self._operator = compilation.operator(plan.root)
-        else:
-            self._change = compile_change(plan.root, compilation)
-        self._point = _point_read(plan.root)
+        self._root = Compiler().compile(plan.root)
+        self._keeps_back = any(
+            cte.modifies
+            for node in _all_nodes(plan.root)
+            if isinstance(node, nodes.With)
+            for cte in node.ctes
+        )
+        self._locks = any(isinstance(node, nodes.LockRows) for node in _all_nodes(plan.root))
+        self._point: PointRead | None = point_read(plan.root)
         self.reads_one_key = self._point is not None
-        """Whether `read_one` can answer: one row by its full primary key."""
+        """Whether `read_one` may run this outside a transaction."""
 
-    async def read_one(self, ctx: ExecContext, params: Sequence[Any]) -> list[Row]:
-        """The answer of a one-key statement outside any transaction: a strong read that needs no timestamp."""
-        assert self._point is not None, "asked only when reads_one_key"
-        ctx.params = params
-        return await self._point.read(ctx)
+    # ---- running ---------------------------------------------------------------------------------
 
-    def stream(self, ctx: ExecContext, params: Sequence[Any]) -> AsyncIterator[Batch]:
-        """The rows of a SELECT, in batches."""
-        assert self._operator is not None, "a SELECT"
-        ctx.start(params)
-        return self._operator.batches(ctx)
+    async def run(self, context: ExecContext, params: Sequence[Any], max_rows: int = 0) -> Rows:
+        """Run to the end (or to `max_rows` rows of a query)."""
+        root = self._root
+        if isinstance(root, (Insert, Update, Delete)):
+            return await self._change(root, context, params)
+        rows: list[Row] = []
+        async with aclosing(self.stream(context, params)) as batches:
+            async for batch in batches:
+                rows += batch
+                if max_rows and len(rows) >= max_rows:
+                    del rows[max_rows:]
+                    break
+        return Rows(len(rows), rows)
 
-    async def run(self, ctx: ExecContext, params: Sequence[Any]) -> Changed:
-        """Carry out an INSERT, UPDATE or DELETE."""
-        ctx.start(params)
-        changed: Changed = await self._change.run(ctx)
-        return changed
+    async def _change(
+        self, root: Insert | Update | Delete, context: ExecContext, params: Sequence[Any]
+    ) -> Rows:
+        while True:
+            run = Run(context, params)
+            if self._keeps_back:
+                run.pending = PendingWrites()
+            try:
+                if isinstance(root, Insert):
+                    rows = await root.all_rows(run)
+                    count: int = run.memo[root]
+                else:
+                    count, rows = await root.change(run)
+            except Restart:
+                run.transaction.begin_statement()
+                continue
+            if run.after or run.pending is not None:
+                await run.finish()
+            return Rows(count, rows)
 
-    async def insert_rows(self, ctx: ExecContext, rows: Sequence[Row]) -> int:
-        """Insert rows of values for the INSERT's target columns in place of its source (COPY)."""
-        ctx.start(())
-        count: int = await self._change.insert_rows(ctx, rows)
+    async def stream(
+        self, context: ExecContext, params: Sequence[Any]
+    ) -> AsyncIterator[list[Row]]:
+        """The rows of a query (or of RETURNING), a batch at a time."""
+        root = self._root
+        if isinstance(root, (Insert, Update, Delete)):
+            changed = await self._change(root, context, params)
+            if changed.rows:
+                yield changed.rows
+            return
+        if self._locks or self._keeps_back:
+            rows = await self._collected(context, params)
+            if rows:
+                yield rows
+            return
+        run = Run(context, params)
+        if self._point is not None:
+            row = await self._point.read(run)
+            if row is not None:
+                yield [row]
+            return
+        async with aclosing(root.batches(run)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _collected(self, context: ExecContext, params: Sequence[Any]) -> list[Row]:
+        """All rows of a query that may have to begin again."""
+        while True:
+            run = Run(context, params)
+            if self._keeps_back:
+                run.pending = PendingWrites()
+            try:
+                rows = await self._root.all_rows(run)
+                await run.finish()
+            except Restart:
+                run.transaction.begin_statement()
+            else:
+                return rows
+
+    async def read_one(self, context: ExecContext, params: Sequence[Any]) -> list[Row]:
+        """The row of a `reads_one_key` plan, as it is now."""
+        point = self._point
+        assert point is not None, "asked only when reads_one_key"
+        return await point.read_latest(context, params)
+
+    async def insert_rows(self, context: ExecContext, rows: Sequence[Row]) -> int:
+        """Insert rows of the target columns, for COPY."""
+        root = self._root
+        assert isinstance(root, Insert), "COPY goes into an INSERT"
+        run = Run(context, ())
+        count, _ = await root.insert(list(rows), run)
+        if run.after:
+            await run.finish()
         return count
 
-    async def analyze(self, ctx: ExecContext, params: Sequence[Any]) -> list[str]:
-        """Run to the end, and explain with what each node did."""
-        meters: dict[int, _Meter] = {}
+    # ---- EXPLAIN ANALYZE -------------------------------------------------------------------------
 
-        def wrap(node: Any, operator: Operator) -> Operator:
-            meter = meters[id(node)] = _Meter(operator)
-            return meter
-
-        ctx.start(params)
-        compilation = Compilation(wrap)
-        changed = 0
-        if self.plan.kind == "select":
-            async for _ in compilation.operator(self.plan.root).batches(ctx):
+    async def analyze(self, context: ExecContext, params: Sequence[Any]) -> list[str]:
+        """Run it, and say how many rows each node gave and how long it took."""
+        counters = Counters(context.eval)
+        measured = Executable.__new__(Executable)
+        measured.plan = self.plan
+        measured._root = Compiler(counters.wrap).compile(self.plan.root)
+        measured._keeps_back, measured._locks = self._keeps_back, self._locks
+        measured._point, measured.reads_one_key = None, False
+        async with aclosing(measured.stream(context, params)) as batches:
+            async for _ in batches:
                 pass
-        else:
-            changed = (await compile_change(self.plan.root, compilation).run(ctx)).count
-
-        def annotate(node: Any) -> str:
-            meter = meters.get(id(node))
-            if meter is None:
-                return f" (actual rows={changed})" if node is self.plan.root else " (never executed)"
-            return f" (actual time={meter.nanoseconds / 1e6:.3f} rows={meter.rows} loops={meter.loops})"
-
-        return explain_lines(self.plan.root, annotate)
+        return self.plan.explain(counters.annotation)
 
 
-class _Meter:
-    """Counts what an operator yields, and the time until it has."""
-
-    def __init__(self, operator: Operator) -> None:
-        self._operator = operator
-        self.columns: tuple[ColumnId, ...] = operator.columns
-        self.rows = 0
-        self.loops = 0
-        self.nanoseconds = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._operator, name)
-
-    async def batches(self, ctx: ExecContext) -> AsyncIterator[Batch]:
-        self.loops += 1
-        clock = ctx.session.instance.clock
-        source = self._operator.batches(ctx)
-        while True:
-            begun = clock.monotonic_ns()
-            batch = await anext(source, None)
-            self.nanoseconds += clock.monotonic_ns() - begun
-            if batch is None:
-                return
-            self.rows += len(batch)
-            yield batch
-
-
-class _PointRead:
-    """SELECT ... WHERE primary key = value: key, read, decode, filter, project; no batches, no generators."""
-
-    def __init__(self, access: KeyAccess, outputs: Sequence[tree.Expression] | None) -> None:
-        operator = scans.KeyAccessOperator(access, Compilation())
-        self._key = [compile_expression(e, {}) for e in access.keys[0]]
-        self._single = self._key[0] if len(self._key) == 1 else None
-        self._encode = operator.encoded
-        self._decode = operator.decode
-        self._filter = operator.filter
-        self._outputs = None
-        if outputs is not None:
-            layout = layout_of(operator.columns)
-            same = [e.column for e in outputs if isinstance(e, tree.ColumnRef)] == list(operator.columns)
-            if not same or len(outputs) != len(operator.columns):
-                self._outputs = [compile_expression(e, layout) for e in outputs]
-
-    async def read(self, ctx: ExecContext) -> list[Row]:
-        values = [e((), ctx) for e in self._key]
-        if None in values:
-            return []
-        key = self._encode(values)
-        data = await ctx.coordinator.read_latest(key)
-        if data is None:
-            return []
-        row = self._decode(key, data)
-        if self._filter is not None and self._filter(row, ctx) is not True:
-            return []
-        if self._outputs is not None:
-            row = tuple([output(row, ctx) for output in self._outputs])
-        return [row]
-
-
-def _point_read(root: Any) -> _PointRead | None:
-    outputs = None
-    if isinstance(root, tree.Project):
-        outputs = [expression for _, expression in root.outputs]
-        root = root.input
-    if isinstance(root, KeyAccess) and root.index.primary and len(root.keys) == 1 and root.any_of is None:
-        return _PointRead(root, outputs)
-    return None
+def _all_nodes(node: nodes.Node) -> list[nodes.Node]:
+    found = [node]
+    for child in nodes.children(node):
+        found += _all_nodes(child)
+    return found
 
 
 def compile_plan(plan: Plan) -> Executable:
-    """Compile a plan. Raises QueryError 0A000 for a function that is not implemented."""
+    """The plan, ready to run."""
     return Executable(plan)
+

@@ -1,41 +1,67 @@
-"""FOR UPDATE, FOR SHARE and their kin: rows that a query returns are locked, and read again when they had changed."""
+"""FOR UPDATE and its kin: each row is locked before it is passed on.
+
+A row that was changed after the statement's snapshot makes the statement start again with a new one (`Restart`); the
+locks stay, so that this comes to an end. The outermost level collects the rows of such a statement before it
+hands any out. Under SKIP LOCKED, rows that another transaction holds are left out.
+"""
 
 from __future__ import annotations
 
-from shardforge.sql.bind import tree
-from shardforge.sql.execute.context import ExecContext
-from shardforge.sql.execute.operators import Batch, Batches, Compilation, collect, in_batches, operator_for
-from shardforge.sql.execute.restart import StatementChanged
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from shardforge.sql.bind.tree import ColumnId
+from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.operators import Batches, Operator
 from shardforge.txn.coordinator import LockStrength, WaitPolicy
 
-_POLICIES = {"block": WaitPolicy.BLOCK, "error": WaitPolicy.ERROR, "skip": WaitPolicy.SKIP}
+POLICIES = {"block": WaitPolicy.BLOCK, "error": WaitPolicy.ERROR, "skip": WaitPolicy.SKIP}
 
 
-@operator_for(tree.LockRows)
-class LockRowsOperator:
-    """Locks each row's key; a row that changed after the snapshot makes the statement start again (READ COMMITTED)."""
+class Restart(Exception):  # noqa: N818 - not an error: the statement begins again
+    """A row to be locked or changed has changed since the statement's snapshot."""
 
-    def __init__(self, node: tree.LockRows, compilation: Compilation) -> None:
-        self._input = compilation.operator(node.input)
-        self.columns = self._input.columns
-        self._offsets = [self.columns.index(column) for column, _ in node.keys]
-        self._strength = LockStrength(node.strength)
-        self._policy = _POLICIES[node.policy]
 
-    async def batches(self, ctx: ExecContext) -> Batches:
-        for attempt_rows in [await collect(self._input, ctx)]:
-            kept = await self._locked(attempt_rows, ctx)
-            for piece in in_batches(kept):
-                yield piece
+class LockRows(Operator):
+    """The source's rows, locked."""
 
-    async def _locked(self, rows: Batch, ctx: ExecContext) -> Batch:
-        keep = [True] * len(rows)
-        for offset in self._offsets:
-            wanted = [(i, row[offset]) for i, row in enumerate(rows) if keep[i] and row[offset] is not None]
-            locked = await ctx.transaction.lock([key for _, key in wanted], self._strength, self._policy)
-            for (i, _), found in zip(wanted, locked, strict=True):
-                if not found.granted:
-                    keep[i] = False
-                elif found.changed:
-                    raise StatementChanged
-        return [row for row, kept in zip(rows, keep, strict=True) if kept]
+    def __init__(
+        self, source: Operator, keys: Sequence[ColumnId], strength: int, policy: str
+    ) -> None:
+        super().__init__(source.columns)
+        self._source = source
+        self._keys = [source.layout[key] for key in keys]
+        self._strength = LockStrength(strength)
+        self._policy = POLICIES[policy]
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        async with aclosing(self._source.batches(run)) as source:
+            left = goal
+            async for batch in source:
+                start = 0
+                while start < len(batch):
+                    # Only as many as will be taken: the others must not be locked.
+                    part = batch[start:] if left is None else batch[start : start + left]
+                    start += len(part)
+                    locked = await self._lock(part, run)
+                    if locked:
+                        yield locked
+                    if left is not None:
+                        left -= len(locked)
+                        if left <= 0:
+                            return
+
+    async def _lock(self, rows: list[Row], run: Run) -> list[Row]:
+        keys = list(
+            dict.fromkeys([row[at] for row in rows for at in self._keys if row[at] is not None])
+        )
+        held = await run.transaction.lock(keys, self._strength, self._policy)
+        refused = set()
+        for lock in held:
+            if not lock.granted:
+                refused.add(lock.key)
+            elif lock.changed:
+                raise Restart
+        if not refused:
+            return rows
+        return [row for row in rows if not any(row[at] in refused for at in self._keys)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from shardforge.sql.bind.tree import ColumnId, Expression
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
@@ -137,15 +137,3 @@ class Append(Operator):
                 async for batch in source:
                     yield batch
 
-
-def limit_value(value: Any, what: str) -> int | None:
-    """A row count of LIMIT or OFFSET; None is no limit. Raises: 2201W, 2201X when negative."""
-    from shardforge.errors import QueryError
-
-    if value is None:
-        return None
-    if value < 0:
-        raise QueryError(
-            f"{what} must not be negative", "2201W" if what == "LIMIT" else "2201X"
-        )
-    return int(value)

@@ -9,15 +9,14 @@ from itertools import product
 from typing import Any, Final, TypeAlias
 
 from shardforge.errors import unsupported
-from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.catalog.descriptors import Table
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
 from shardforge.sql.execute.expressions import Function, Layout, compile_expression
 from shardforge.sql.execute.keyspace import IndexSpace, Limit, Span
-from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.operators import Batches, Operator, chunks
 from shardforge.sql.execute.rows import RowsFunction, filter_function
 from shardforge.sql.execute.rowwriter import picker, row_codec, stored_positions
-from shardforge.sql.plan.nodes import Access, Bound, Match, TableScan
+from shardforge.sql.plan.nodes import Access, Bound, Match, TableScan, VirtualTableScan
 
 Pair: TypeAlias = tuple[bytes, bytes]
 Pairs: TypeAlias = list[Pair]
@@ -252,6 +251,28 @@ def _generator(scan: AsyncIterator[Pairs]) -> AsyncGenerator[Pairs, None]:
     return scan  # type: ignore[return-value]
 
 
+class VirtualScan(Operator):
+    """Rows of a catalog table, made now."""
+
+    def __init__(self, node: VirtualTableScan) -> None:
+        super().__init__(node.columns)
+        self._table = node.table
+        self._pick = picker([len(node.table.columns) if p == TABLE_OID else p for p in node.positions])
+        self._filter = (
+            None if node.condition is None else filter_function(node.condition, self.layout)
+        )
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        pick, suffix = self._pick, (self._table.id,)
+        rows = [
+            tuple(pick((*row, *suffix))) for row in self._table.rows(run.exec.virtual_context())
+        ]
+        if self._filter is not None:
+            rows = self._filter(rows, run)
+        for batch in chunks(rows):
+            yield batch
+
+
 class TableScanOperator(Operator):
     """Rows of a table."""
 
@@ -275,17 +296,3 @@ class TableScanOperator(Operator):
                 if rows:
                     yield rows
 
-
-class CteScanOperator(Operator):
-    """Rows of a CTE that is already there."""
-
-    def __init__(self, columns: tuple[ColumnId, ...], name: int, positions: Sequence[int]) -> None:
-        super().__init__(columns)
-        self._name = name
-        self._pick = picker(positions)
-
-    async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        pick = self._pick
-        rows = run.ctes[self._name]
-        for start in range(0, len(rows), BATCH_ROWS):
-            yield [tuple(pick(row)) for row in rows[start : start + BATCH_ROWS]]

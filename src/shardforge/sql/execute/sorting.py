@@ -1,212 +1,311 @@
-"""Sort, TopN and Distinct, and the keys that they and grouping use."""
+"""ORDER BY, LIMIT, DISTINCT and set operations."""
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
+from shardforge.errors import QueryError
 from shardforge.sql.bind import tree
-from shardforge.sql.execute.context import ExecContext, Row
-from shardforge.sql.execute.expressions import Function, Layout, compile_expression, layout_of
-from shardforge.sql.execute.grouping import hash_keys
-from shardforge.sql.execute.operators import (
-    Batch,
-    Batches,
-    Compilation,
-    collect,
-    in_batches,
-    limits,
-    operator_for,
+from shardforge.sql.bind.tree import ColumnId, Expression
+from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.expressions import (
+    Function,
+    compile_expression,
+    compile_optional,
 )
-from shardforge.sql.plan.physical import TopN
+from shardforge.sql.execute.expressions.core import Layout
+from shardforge.sql.execute.operators import Batches, Operator, chunks
+from shardforge.sql.execute.rows import key_function, row_key_function
 from shardforge.sql.types.registry import sort_key
 
-SortOne = tuple[Function, Callable[[Any], Any] | None, bool, bool]
+TOP_ROWS_MAX = 10_000
+"""A LIMIT up to this keeps a heap; beyond it everything is sorted."""
 
 
-class Order:
-    """ORDER BY compiled: sorts lists of rows, in place and stably."""
+class Descending:
+    """A sort key that compares the other way round."""
 
-    def __init__(self, sort_keys: Sequence[tree.SortKey], layout: Layout) -> None:
-        self._keys: list[SortOne] = [
-            (
-                compile_expression(k.expression, layout),
-                sort_key(k.expression.type),
-                k.descending,
-                k.nulls_first,
-            )
-            for k in sort_keys
-        ]
+    __slots__ = ("key",)
 
-    def sort(self, rows: list[Row], ctx: ExecContext) -> None:
-        """Sort by the last key first: each pass is stable."""
-        for expression, key, descending, nulls_first in reversed(self._keys):
-            self._pass(rows, ctx, expression, key, descending=descending, nulls_first=nulls_first)
+    def __init__(self, key: Any) -> None:
+        self.key = key
 
-    @staticmethod
-    def _pass(
-        rows: list[Row], ctx: ExecContext, expression: Function, key: Callable[[Any], Any] | None, *,
-        descending: bool, nulls_first: bool,
-    ) -> None:  # fmt: skip
-        values = [expression(row, ctx) for row in rows]
-        present = [i for i, v in enumerate(values) if v is not None]
-        absent = [rows[i] for i, v in enumerate(values) if v is None]
-        if key is None:
-            present.sort(key=values.__getitem__, reverse=descending)
-        else:
-            keyed = {i: key(values[i]) for i in present}
-            present.sort(key=keyed.__getitem__, reverse=descending)
-        ordered = [rows[i] for i in present]
-        rows[:] = absent + ordered if nulls_first else ordered + absent
-
-    def comparable(self, row: Row, ctx: ExecContext) -> Any:
-        """A key whose order is this order; for heaps and for comparing neighbours."""
-        return _Comparable([
-            (value is None, None if value is None else key(value) if key is not None else value, descending, nulls_first)
-            for expression, key, descending, nulls_first in self._keys
-            for value in (expression(row, ctx),)
-        ])  # fmt: skip
-
-
-class _Comparable:
-    """The sort keys of one row."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: list[tuple[bool, Any, bool, bool]]) -> None:
-        self.parts = parts
-
-    def __lt__(self, other: _Comparable) -> bool:
-        for (null_a, a, descending, nulls_first), (null_b, b, _, _) in zip(
-            self.parts, other.parts, strict=True
-        ):
-            if null_a or null_b:
-                if null_a and null_b:
-                    continue
-                return null_a is nulls_first
-            if a == b:
-                continue
-            return bool(b < a) if descending else bool(a < b)
-        return False
+    def __lt__(self, other: Descending) -> bool:
+        return bool(other.key < self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Comparable) and [p[:2] for p in self.parts] == [
-            p[:2] for p in other.parts
-        ]
+        return isinstance(other, Descending) and self.key == other.key
 
-    __hash__ = None  # type: ignore[assignment]  # ordered, never a key
-
-
-@operator_for(tree.Sort)
-class SortOperator:
-    """All rows, in order."""
-
-    def __init__(self, node: tree.Sort, compilation: Compilation) -> None:
-        self._input = compilation.operator(node.input)
-        self.columns = self._input.columns
-        self._order = Order(node.keys, layout_of(self.columns))
-
-    async def batches(self, ctx: ExecContext) -> Batches:
-        rows = await collect(self._input, ctx)
-        self._order.sort(rows, ctx)
-        for batch in in_batches(rows):
-            yield batch
-            await ctx.breathe()
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
-@operator_for(TopN)
-class TopNOperator:
-    """The first rows in order, keeping about twice as many as are wanted."""
+def order_key(key: tree.SortKey, layout: Layout) -> Function:
+    """(row, ctx) -> what to sort by, NULLs in their place, ascending whatever the key's direction."""
+    function = compile_expression(key.expression, layout)
+    transform = sort_key(key.expression.type) if key.expression.type else None
+    null = (0,) if key.nulls_first else (2,)
+    descending = key.descending
 
-    def __init__(self, node: TopN, compilation: Compilation) -> None:
-        self._input = compilation.operator(node.input)
-        self.columns = self._input.columns
-        self._order = Order(node.keys, layout_of(self.columns))
-        self._limit = compile_expression(node.limit, {})
-        self._offset = None if node.offset is None else compile_expression(node.offset, {})
+    def ordered(row: Any, ctx: Any) -> tuple[Any, ...]:
+        value = function(row, ctx)
+        if value is None:
+            return null
+        if transform is not None:
+            value = transform(value)
+        return (1, Descending(value) if descending else value)
 
-    async def batches(self, ctx: ExecContext) -> Batches:
-        count, skip = limits(self._limit, self._offset, ctx)
-        wanted = None if count is None else count + skip
-        if count == 0:
+    return ordered
+
+
+def sorter(keys: Sequence[tree.SortKey], layout: Layout) -> Callable[[list[Row], Any], None]:
+    """Sorts rows in place, stably: one pass for each key, the last key first."""
+    passes: list[tuple[Function, Callable[[Any], Any] | None, bool, bool]] = []
+    for key in keys:
+        expression = key.expression
+        transform = sort_key(expression.type) if expression.type else None
+        passes.append(
+            (compile_expression(expression, layout), transform, key.descending, key.nulls_first)
+        )
+
+    def sort(rows: list[Row], ctx: Any) -> None:
+        for function, transform, descending, nulls_first in reversed(passes):
+            values = [function(row, ctx) for row in rows]
+            if transform is not None:
+                values = [None if v is None else transform(v) for v in values]
+            if None in values:
+                last = 0 if nulls_first != descending else 1
+                by: list[Any] = [(last,) if v is None else (1 - last, v) for v in values]
+            else:
+                by = values
+            order = sorted(range(len(rows)), key=by.__getitem__, reverse=descending)
+            rows[:] = [rows[at] for at in order]
+
+    return sort
+
+
+class Sort(Operator):
+    """ORDER BY. With a `top`, only the first rows are kept."""
+
+    def __init__(
+        self, source: Operator, keys: Sequence[tree.SortKey],
+        top: tuple[Expression | None, Expression | None] | None,
+    ) -> None:  # fmt: skip
+        super().__init__(source.columns)
+        self._source = source
+        self._sort = sorter(keys, source.layout)
+        self._keys = [order_key(key, source.layout) for key in keys]
+        self._top = None if top is None else tuple(compile_optional(e, {}) for e in top)
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        wanted = self._wanted(run)
+        if wanted is not None:
+            rows = await self._first(run, wanted)
+            for batch in chunks(rows):
+                yield batch
             return
-        kept: Batch = []
-        async for batch in self._input.batches(ctx):
-            kept += batch
-            if wanted is not None and len(kept) > 2 * wanted + 1000:
-                self._order.sort(kept, ctx)
-                del kept[wanted:]
-            elif wanted is None or wanted > 100_000:
-                ctx.hold(len(batch), len(self.columns))
-            await ctx.breathe()
-        self._order.sort(kept, ctx)
-        for piece in in_batches(kept[skip:wanted]):
-            yield piece
+        held = run.memory
+        rows = await self._source.all_rows(run)
+        self._sort(rows, run)
+        for batch in chunks(rows):
+            yield batch
+        run.free(run.memory - held)
+
+    def _wanted(self, run: Run) -> int | None:
+        if self._top is None:
+            return None
+        limit, offset = (None if e is None else e((), run) for e in self._top)
+        if limit is None or limit < 0 or (offset or 0) < 0:
+            return None
+        total = int(limit) + int(offset or 0)
+        return total if total <= TOP_ROWS_MAX else None
+
+    async def _first(self, run: Run, wanted: int) -> list[Row]:
+        """The first rows in order, equal ones as they came."""
+        keys = self._keys
+        best: list[tuple[tuple[Any, ...], int, Row]] = []
+        number = 0
+        async with aclosing(self._source.batches(run)) as source:
+            async for batch in source:
+                fresh = []
+                for row in batch:
+                    fresh.append((tuple([key(row, run) for key in keys]), number, row))
+                    number += 1
+                best = heapq.nsmallest(wanted, best + fresh, key=_key_and_number)
+        return [row for _, _, row in best]
 
 
-@operator_for(tree.Distinct)
-class DistinctOperator:
-    """Rows, or DISTINCT ON keys, seen for the first time."""
+def _key_and_number(item: tuple[tuple[Any, ...], int, Row]) -> tuple[tuple[Any, ...], int]:
+    return item[:2]
 
-    def __init__(self, node: tree.Distinct, compilation: Compilation) -> None:
-        self._input = compilation.operator(node.input)
-        self.columns = self._input.columns
-        layout = layout_of(self.columns)
-        if node.on:
-            expressions = [compile_expression(e, layout) for e in node.on]
-            key_of = hash_keys([e.type for e in node.on])
-            self._key: Callable[[Row, ExecContext], Any] = lambda row, ctx: key_of(
-                tuple([e(row, ctx) for e in expressions])
-            )
+
+class Limit(Operator):
+    """LIMIT and OFFSET; with ties, rows equal to the last one in the order of `ties` come too."""
+
+    def __init__(
+        self, source: Operator, limit: Expression | None, offset: Expression | None,
+        ties: Sequence[tree.SortKey],
+    ) -> None:  # fmt: skip
+        super().__init__(source.columns)
+        self._source = source
+        self._limit = compile_optional(limit, {})
+        self._offset = compile_optional(offset, {})
+        self._ties = [order_key(key, source.layout) for key in ties]
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        limit = _count(self._limit, run, "LIMIT", "2201W")
+        skip = _count(self._offset, run, "OFFSET", "2201X") or 0
+        if limit == 0:
+            return
+        needed = None if limit is None else limit + skip
+        if needed is None and goal is not None:
+            needed = goal + skip
+        left = limit
+        last: Row | None = None
+        async with aclosing(self._source.batches(run, None if self._ties else needed)) as source:
+            async for full in source:
+                batch = full
+                if skip:
+                    batch, skip = batch[skip:], max(skip - len(batch), 0)
+                    if not batch:
+                        continue
+                if left is None:
+                    yield batch
+                    continue
+                taken = batch[:left]
+                left -= len(taken)
+                if taken:
+                    last = taken[-1]
+                if left == 0 and self._ties and last is not None:
+                    tied = self._tied(batch[len(taken) :], last, run)
+                    if taken or tied:
+                        yield taken + tied
+                    if len(tied) < len(batch) - len(taken):
+                        return
+                    continue
+                yield taken
+                if left == 0:
+                    return
+
+    def _tied(self, rows: list[Row], last: Row, run: Run) -> list[Row]:
+        key = [order(last, run) for order in self._ties]
+        tied = []
+        for row in rows:
+            if [order(row, run) for order in self._ties] != key:
+                break
+            tied.append(row)
+        return tied
+
+
+def _count(function: Function | None, run: Run, what: str, sqlstate: str) -> int | None:
+    value = None if function is None else function((), run)
+    if value is None:
+        return None
+    if value < 0:
+        raise QueryError(f"{what} must not be negative", sqlstate)
+    return int(value)
+
+
+class Distinct(Operator):
+    """The first row of each key: of `on`, or of all columns."""
+
+    def __init__(self, source: Operator, on: Sequence[Expression], types: Sequence[int]) -> None:
+        super().__init__(source.columns)
+        self._source = source
+        if on:
+            by_expression = key_function(on, source.layout)
+            self._key: Callable[[Row, Any], Any] = by_expression
         else:
-            types = column_types(node.input)
-            whole = hash_keys([types.get(c, 0) for c in self.columns])
-            self._key = lambda row, ctx: whole(row)
+            whole = row_key_function(types)
+            self._key = (lambda row, ctx: row) if whole is None else (lambda row, ctx: whole(row))
 
-    async def batches(self, ctx: ExecContext) -> Batches:
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
         seen: set[Any] = set()
+        held = run.memory
         key_of = self._key
-        async for batch in self._input.batches(ctx):
-            fresh: Batch = []
-            for row in batch:
-                key = key_of(row, ctx)
-                if key not in seen:
-                    seen.add(key)
-                    fresh.append(row)
-            if fresh:
-                ctx.hold(len(fresh), len(self.columns))
-                yield fresh
-            await ctx.breathe()
+        async with aclosing(self._source.batches(run)) as source:
+            async for batch in source:
+                fresh = []
+                for row in batch:
+                    key = key_of(row, run)
+                    if key not in seen:
+                        seen.add(key)
+                        fresh.append(row)
+                if fresh:
+                    run.hold(fresh)
+                    yield fresh
+        run.free(run.memory - held)
 
 
-def column_types(relation: Any) -> dict[tree.ColumnId, int]:
-    """Types of a relation's columns, as far as its nodes tell."""
-    types: dict[tree.ColumnId, int] = {}
-    stack = [relation]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, tree.Project | tree.ProjectSet):
-            types.update({column: e.type for column, e in node.outputs if e.type})
-            if all(e.type for _, e in node.outputs):
-                continue
-        if isinstance(node, tree.Aggregate):
-            types.update({column: e.type for column, e in (*node.keys, *node.calls)})
-            continue
-        if isinstance(node, tree.Window):
-            types.update({column: call.type for column, call in node.calls})
-        if isinstance(node, tree.SetOperation):
-            types.update(dict(zip(node.columns, node.types, strict=True)))
-            continue
-        table = getattr(node, "table", None)
-        if table is not None:
-            by_id = {c.id: c.type_oid for c in table.columns}
-            types.update({column: by_id.get(attnum, 17) for column, attnum in node.columns})
-            continue
-        if isinstance(node, tree.Values) and node.rows:
-            types.update({c: e.type for c, e in zip(node.columns, node.rows[0], strict=True)})
-            continue
-        for name in ("input", "left", "right", "inner", "body"):
-            below = getattr(node, name, None)
-            if below is not None:
-                stack.append(below)
-    return types
+class SetOperation(Operator):
+    """UNION, INTERSECT and EXCEPT, by hashing whole rows; NULLs are equal here."""
+
+    def __init__(
+        self, columns: tuple[ColumnId, ...], op: str, keep_all: bool, left: Operator, right: Operator,
+        types: Sequence[int],
+    ) -> None:  # fmt: skip
+        super().__init__(columns)
+        self._op = op
+        self._all = keep_all
+        self._left = left
+        self._right = right
+        whole = row_key_function(types)
+        self._key: Callable[[Row], Any] = (lambda row: row) if whole is None else whole
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        held = run.memory
+        if self._op == "union":
+            source = self._union(run)
+        else:
+            source = self._counted(run)
+        async with aclosing(source) as found:
+            async for batch in found:
+                yield batch
+        run.free(run.memory - held)
+
+    async def _union(self, run: Run) -> Batches:
+        seen: set[Any] = set()
+        for operator in (self._left, self._right):
+            async with aclosing(operator.batches(run)) as source:
+                async for batch in source:
+                    fresh = []
+                    for row in batch:
+                        key = self._key(row)
+                        if key not in seen:
+                            seen.add(key)
+                            fresh.append(row)
+                    if fresh:
+                        run.hold(fresh)
+                        yield fresh
+
+    async def _counted(self, run: Run) -> Batches:
+        """A row of the left stays by how often it is on the right."""
+        counts: Counter[Any] = Counter()
+        async with aclosing(self._right.batches(run)) as source:
+            async for batch in source:
+                run.hold(batch)
+                counts.update(map(self._key, batch))
+        seen: set[Any] = set()
+        intersect = self._op == "intersect"
+        async with aclosing(self._left.batches(run)) as source:
+            async for batch in source:
+                kept = [row for row in batch if self._keep(row, counts, seen, intersect=intersect)]
+                if kept:
+                    run.hold(kept)
+                    yield kept
+
+    def _keep(self, row: Row, counts: Counter[Any], seen: set[Any], *, intersect: bool) -> bool:
+        key = self._key(row)
+        if self._all:
+            found = counts[key] > 0
+            if found:
+                counts[key] -= 1
+            return found is intersect
+        if key in seen or (key in counts) is not intersect:
+            return False
+        seen.add(key)
+        return True

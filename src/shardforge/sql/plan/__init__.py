@@ -1,5 +1,5 @@
-"""Bound statements to physical plans. See `rules` for what is done, `physical` for what comes out."""
+"""Planning. `plan(bound, catalog)` gives a `Plan`; rules, access paths and join order are in the modules beside."""
 
-from shardforge.sql.plan.planning import Plan, plan
+from shardforge.sql.plan.planner import Plan, plan
 
 __all__ = ["Plan", "plan"]

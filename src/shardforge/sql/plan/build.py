@@ -70,8 +70,10 @@ class Builder:
         columns, rows = columns_of(relation), estimated_rows(relation)
         match relation:
             case tree.VirtualScan():
+                assert relation.table is not None, "the binder found the catalog table"
                 return nodes.VirtualTableScan(
                     columns=columns, rows=rows, relation=relation.relation, alias=relation.alias,
+                    table=relation.table,
                     positions=tuple(position for _, position in relation.columns),
                 )  # fmt: skip
             case tree.Values():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import ColumnId, Expression
 from shardforge.sql.catalog.descriptors import ForeignKey, Index, Table
+from shardforge.sql.catalog.relations import VirtualTable
 
 
 class Ordering(NamedTuple):
@@ -93,6 +94,7 @@ class VirtualTableScan(Node):
 
     relation: str
     alias: str
+    table: VirtualTable
     positions: tuple[int, ...]
     condition: Expression | None = None
 

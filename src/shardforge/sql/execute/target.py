@@ -1,0 +1,194 @@
+"""Changing rows of a table: the part that INSERT, UPDATE, DELETE, COPY and foreign-key actions share.
+
+Locks come before writes, all of a batch together: rows to change, new row keys, and every unique index key that
+appears or goes away (so that two transactions never hold the same key). Entries of other indexes need no lock of their
+own: the row's protects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from shardforge.sql.catalog.descriptors import Index
+from shardforge.sql.execute.constraints import RowRules, unique_violation
+from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.foreign_keys import ForeignKeys
+from shardforge.sql.execute.rowwriter import Entry, RowWriter
+from shardforge.sql.plan.nodes import TableChange
+from shardforge.txn.coordinator import LockStrength, WaitPolicy
+
+
+class Changed(NamedTuple):
+    """One row before and after. None: it was not there, or is gone."""
+
+    key: bytes
+    old: Row | None
+    new: Row | None
+
+
+class Target:
+    """A table whose rows are changed."""
+
+    def __init__(self, change: TableChange) -> None:
+        self.change = change
+        self.table = change.table
+        self.writer = RowWriter(
+            change.table, change.index_expressions, change.index_predicates, change.row
+        )
+        self.rules = RowRules(change, self.writer)
+        self.keys = ForeignKeys(change, self.writer)
+        self.unique_columns = frozenset(
+            part.column_id
+            for index in change.table.indexes
+            if index.unique and index.predicate is None
+            for part in index.columns
+        )
+
+    # ---- inserting -------------------------------------------------------------------------------
+
+    async def insert(self, rows: Sequence[Row], run: Run) -> None:
+        """Store new, completed rows. Raises: 23505."""
+        writer = self.writer
+        keys = [writer.row_key(row) for row in rows]
+        if writer.indexes:
+            entries = [writer.entries(row, run) for row in rows]
+        else:
+            entries = [[] for _ in rows]
+        wanted = [*keys, *(e.key for found in entries for e in found if e.unique)]
+        taken = await self.taken(wanted, run)
+        new: set[bytes] = set() if run.pending is None else run.pending.inserted
+        encode, put = writer.encode, run.put
+        for row, key, found in zip(rows, keys, entries, strict=True):
+            if taken.get(key) is not None or key in new:
+                raise unique_violation(self.change, writer, self.table.indexes[0], row, run)
+            new.add(key)
+            for entry in found:
+                if entry.unique:
+                    if taken.get(entry.key) is not None or entry.key in new:
+                        raise self.conflict(row, entry, run)
+                    new.add(entry.key)
+                put(entry.key, key, blind=not entry.unique)
+            put(key, encode(row))
+        if self.keys.any:
+            self.keys.inserted(zip(keys, rows, strict=True), run)
+
+    async def taken(self, keys: Sequence[bytes], run: Run) -> dict[bytes, bytes]:
+        """Lock keys for writing; what is stored under those that exist."""
+        held = await run.transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
+        return {lock.key: lock.value for lock in held if lock.value is not None}
+
+    def conflict(self, row: Row, entry: Entry, run: Run) -> Exception:
+        """The error for a unique index entry that is another row's."""
+        return unique_violation(
+            self.change, self.writer, self.index_of(row, entry.key, run), row, run
+        )
+
+    def index_of(self, row: Row, key: bytes, run: Run) -> Index:
+        """The index in which a row has an entry under this key."""
+        for index in self.writer.indexes:
+            entry = index.entry(row, run)
+            if entry is not None and entry.key == key:
+                return index.index
+        return self.table.indexes[0]
+
+    # ---- changing --------------------------------------------------------------------------------
+
+    def strength(self, attnums: Iterable[int]) -> LockStrength:
+        """The lock for changing these columns: keys that others may refer to need the strongest."""
+        if self.unique_columns.isdisjoint(attnums):
+            return LockStrength.NO_KEY_UPDATE
+        return LockStrength.UPDATE
+
+    async def update(self, changes: Sequence[Changed], attnums: frozenset[int], run: Run) -> None:
+        """Replace locked rows by completed new ones, of which only columns `attnums` differ. Raises: 23505."""
+        writer = self.writer
+        moves = not attnums.isdisjoint(writer.key_columns) or not attnums.isdisjoint(
+            writer.primary.shard_key
+        )
+        touched = [
+            index
+            for index in writer.indexes
+            if moves or index.depends_on_all or not attnums.isdisjoint(index.columns)
+        ]
+        if not moves and not touched:
+            encode, put = writer.encode, run.put
+            for change in changes:
+                assert change.new is not None, "an update has a new row"
+                put(change.key, encode(change.new))
+        else:
+            await self._move(changes, touched, run)
+        if self.keys.any:
+            self.keys.updated(changes, attnums, run)
+
+    async def _move(self, changes: Sequence[Changed], touched: Sequence, run: Run) -> None:  # type: ignore[type-arg]
+        """Rows whose key or index entries may change: everything old goes before anything new comes."""
+        removed: dict[bytes, bool] = {}
+        added: list[tuple[Entry, bytes, Row]] = []
+        new_keys: list[tuple[bytes, Row]] = []
+        in_place: list[tuple[bytes, Row]] = []
+        for key, old, new in changes:
+            assert old is not None and new is not None, "an update has both rows"
+            new_key = self.writer.row_key(new)
+            if new_key != key:
+                removed[key] = True
+                new_keys.append((new_key, new))
+            else:
+                in_place.append((key, new))
+            for index in touched:
+                before, after = index.entry(old, run), index.entry(new, run)
+                if before == after and new_key == key:
+                    continue
+                if before is not None:
+                    removed[before.key] = before.unique
+                if after is not None:
+                    added.append((after, new_key, new))
+        await self._replace(removed, added, new_keys, run)
+        for key, new in in_place:
+            run.put(key, self.writer.encode(new))
+
+    async def _replace(
+        self, removed: dict[bytes, bool], added: list[tuple[Entry, bytes, Row]],
+        new_keys: list[tuple[bytes, Row]], run: Run,
+    ) -> None:  # fmt: skip
+        gone = [key for key, locked in removed.items() if locked]
+        wanted = [key for key, _ in new_keys] + [e.key for e, _, _ in added if e.unique]
+        taken = await self.taken(list(dict.fromkeys([*gone, *wanted])), run)
+        new: set[bytes] = set() if run.pending is None else run.pending.inserted
+        for key, row in new_keys:
+            if (taken.get(key) is not None and key not in removed) or key in new:
+                raise unique_violation(self.change, self.writer, self.table.indexes[0], row, run)
+            new.add(key)
+        for entry, _, row in added:
+            if entry.unique:
+                if (taken.get(entry.key) is not None and entry.key not in removed) or entry.key in new:
+                    raise self.conflict(row, entry, run)
+                new.add(entry.key)
+        for key, locked in removed.items():
+            run.delete(key, blind=not locked)
+        for key, row in new_keys:
+            run.put(key, self.writer.encode(row))
+        for entry, row_key, _ in added:
+            run.put(entry.key, row_key, blind=not entry.unique)
+
+    # ---- deleting --------------------------------------------------------------------------------
+
+    async def delete(self, changes: Sequence[Changed], run: Run) -> None:
+        """Remove locked rows."""
+        writer = self.writer
+        unique: list[bytes] = []
+        plain: list[bytes] = []
+        if writer.indexes:
+            for change in changes:
+                assert change.old is not None, "a deleted row was there"
+                for entry in writer.entries(change.old, run):
+                    (unique if entry.unique else plain).append(entry.key)
+            await self.taken(unique, run)
+        for change in changes:
+            run.delete(change.key)
+        for key in unique:
+            run.delete(key)
+        for key in plain:
+            run.delete(key, blind=True)
+        if self.keys.any:
+            self.keys.deleted(changes, run)

@@ -1,0 +1,164 @@
+"""UPDATE and DELETE.
+
+READ COMMITTED: find the rows at the snapshot, lock them, and start again with a new snapshot if any has changed since;
+the locks stay. When the row's key is known beforehand it is locked first and read under the lock, which needs no
+snapshot and no second try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from shardforge.sql.bind.tree import ColumnId
+from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.expressions import compile_expression
+from shardforge.sql.execute.locking import Restart
+from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.returning import Returning, result_layout
+from shardforge.sql.execute.rows import evaluated_once, may_wait
+from shardforge.sql.execute.scans import TableScanOperator
+from shardforge.sql.execute.target import Changed, Target
+from shardforge.sql.plan import nodes
+from shardforge.txn.coordinator import LockStrength, WaitPolicy
+
+if TYPE_CHECKING:
+    from shardforge.sql.execute.compiler import Compiler
+
+
+class LockedSource:
+    """The rows that a change is about, locked: source rows, each key once."""
+
+    def __init__(
+        self, source: nodes.Node, key: ColumnId, strength: LockStrength, compiler: Compiler
+    ) -> None:
+        self._source = compiler.compile(source)
+        self.columns = source.columns
+        self._key = self._source.layout[key] if key in self._source.layout else 0
+        self._strength = strength
+        self._scan: TableScanOperator | None = None
+        if isinstance(source, nodes.TableScan) and source.access.point and source.access.index.primary:
+            self._scan = TableScanOperator(source)
+
+    async def rows(self, run: Run) -> list[tuple[bytes, Row]]:
+        """(row key, source row). Raises: Restart when a row has changed since the snapshot."""
+        if self._scan is not None:
+            return await self._known(self._scan, run)
+        found: dict[bytes, Row] = {}
+        for row in await self._source.all_rows(run):
+            found.setdefault(row[self._key], row)
+        keys = list(found)
+        held = await run.transaction.lock(keys, self._strength, WaitPolicy.BLOCK)
+        for lock in held:
+            if lock.changed:
+                raise Restart
+        return [(lock.key, found[lock.key]) for lock in held if lock.value is not None]
+
+    async def _known(self, scan: TableScanOperator, run: Run) -> list[tuple[bytes, Row]]:
+        """Lock first, then read what is there."""
+        keys = scan.access.keys((), run)
+        held = await run.transaction.lock(keys, self._strength, WaitPolicy.BLOCK)
+        found = []
+        for lock in held:
+            if lock.value is None:
+                continue
+            row = scan.reader.row(lock.key, lock.value)
+            if scan.filter is None or scan.filter([row], run):
+                found.append((lock.key, row))
+        return found
+
+
+class Update(Operator):
+    """UPDATE; its batches are the RETURNING rows, and `run.memo[self]` the number of rows."""
+
+    def __init__(self, node: nodes.Update, compiler: Compiler) -> None:
+        super().__init__(node.columns)
+        statement = node.statement
+        self.target = Target(node.change)
+        writer = self.target.writer
+        assigned = {attnum for attnum, _ in statement.assignments}
+        self._assigned = frozenset(assigned | {attnum for attnum, _ in statement.generated})
+        self._source = LockedSource(
+            node.source, statement.key, self.target.strength(self._assigned), compiler
+        )
+        layout = {column: offset for offset, column in enumerate(self._source.columns)}
+        self._old = [layout[statement.old[attnum]] for attnum in writer.attnums]
+        self._assignments = [
+            (writer.position[attnum], compile_expression(value, layout))
+            for attnum, value in statement.assignments
+        ]
+        self._may_wait = may_wait(tuple(value for _, value in statement.assignments))
+        self._returning = (
+            None
+            if statement.returning is None
+            else Returning(
+                node, result_layout(statement.row, writer.position, self._source.columns), compiler
+            )
+        )
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        count, result = await self.change(run)
+        run.memo[self] = count
+        if result:
+            yield result
+
+    async def change(self, run: Run) -> tuple[int, list[Row]]:
+        """(how many rows were changed, the RETURNING rows)."""
+        found = await self._source.rows(run)
+        if not found:
+            return 0, []
+        completed, old_places = self.target.rules.completed, self._old
+        changes = []
+        for key, source in found:
+            old = [source[place] for place in old_places]
+            values: list[Any] = list(old)
+            for offset, function in self._assignments:
+                if self._may_wait:
+                    values[offset] = await evaluated_once(function, source, run)
+                else:
+                    values[offset] = function(source, run)
+            changes.append(Changed(key, tuple(old), completed(tuple(values), run)))
+        await self.target.update(changes, self._assigned, run)
+        if self._returning is None:
+            return len(changes), []
+        combined = [
+            new + source
+            for (_, _, new), (_, source) in zip(changes, found, strict=True)
+            if new is not None
+        ]
+        return len(changes), await self._returning.rows(combined, run)
+
+
+class Delete(Operator):
+    """DELETE; its batches are the RETURNING rows, and `run.memo[self]` the number of rows."""
+
+    def __init__(self, node: nodes.Delete, compiler: Compiler) -> None:
+        super().__init__(node.columns)
+        statement = node.statement
+        self.target = Target(node.change)
+        self._source = LockedSource(node.source, statement.key, LockStrength.UPDATE, compiler)
+        layout = {column: offset for offset, column in enumerate(self._source.columns)}
+        self._places = [layout[statement.row[attnum]] for attnum in self.target.writer.attnums]
+        self._returning = (
+            None if statement.returning is None else Returning(node, layout, compiler)
+        )
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        count, result = await self.change(run)
+        run.memo[self] = count
+        if result:
+            yield result
+
+    async def change(self, run: Run) -> tuple[int, list[Row]]:
+        """(how many rows were deleted, the RETURNING rows)."""
+        found = await self._source.rows(run)
+        if not found:
+            return 0, []
+        places: Sequence[int] = self._places
+        changes = [
+            Changed(key, tuple([source[place] for place in places]), None) for key, source in found
+        ]
+        await self.target.delete(changes, run)
+        if self._returning is None:
+            return len(changes), []
+        return len(changes), await self._returning.rows([source for _, source in found], run)
