@@ -264,9 +264,9 @@ async def alter_type(ddl: Ddl, table: Table, command: Node) -> Table:
     new = _with_default(ddl, table, new, column, changed)
     new = _retyped_indexes(new, column.id, type_oid)
     new = replace(new, layouts=(*new.layouts[:-1], build.row_layout(new)))
+    new = _rebound(ddl, new)
     if "raw_default" not in node and _same_values(column, changed):
         return await _put(ddl, new)
-    new = _rebound(ddl, table, new)
     return await _rewrite_with(ddl, table, new, {column.id: evaluator(ddl, table, bound)})
 
 
@@ -352,7 +352,7 @@ def _retyped_indexes(table: Table, column_id: int, type_oid: int) -> Table:
     return replace(table, indexes=indexes)
 
 
-def _rebound(ddl: Ddl, old: Table, new: Table) -> Table:
+def _rebound(ddl: Ddl, new: Table) -> Table:
     """The new table's stored expressions, bound over the new types."""
 
     def text(expression: str) -> str:

@@ -103,9 +103,19 @@ def default(ddl: Ddl, table: Table, column: Column, node: Node) -> str | None:
     if columns_of(coerced):
         raise QueryError("cannot use column reference in DEFAULT expression", "0A000")
     if constant is not None and "sval" in constant:
+        if isinstance(coerced, tree.Const):
+            coerced = tree.Const(coerced.value, coerced.type)  # the column has the length
         return expression_text(coerced, {})
+    if "SQLValueFunction" in node:
+        return _value_function(node["SQLValueFunction"])
     expression = _bind_node(ddl, table, node, "DEFAULT expression")
     return expression_text(_without_implicit(expression, node), {})
+
+
+def _value_function(node: Node) -> str:
+    """CURRENT_DATE and its kin, as written."""
+    word = str(node["op"]).removeprefix("SVFOP_").removesuffix("_N")
+    return f"{word}({node['typmod']})" if int(node.get("typmod", -1)) >= 0 else word
 
 
 def _without_implicit(expression: tree.Expression, node: Node) -> tree.Expression:
