@@ -139,7 +139,9 @@ class _Collected:
         self._identity = key_function(inputs, layout)
         order_by = call.order_by
         if call.distinct and not order_by:
-            order_by = tuple(tree.SortKey(arg, descending=False, nulls_first=False) for arg in inputs)
+            order_by = tuple(
+                tree.SortKey(arg, descending=False, nulls_first=False) for arg in inputs
+            )
         self._order = [order_key(key, layout) for key in order_by]
         self._filter = compile_optional(call.filter, layout)
         self._direct = [compile_expression(arg, layout) for arg in call.direct_args]
@@ -278,7 +280,10 @@ class Aggregate(Operator):
         simple = all(included) and not any(transforms)
         for row in batch:
             values = tuple(
-                [key(row, run) if wanted else None for key, wanted in zip(keys, included, strict=True)]
+                [
+                    key(row, run) if wanted else None
+                    for key, wanted in zip(keys, included, strict=True)
+                ]
             )
             identity = values if simple else self._identity(values)
             found = divided.get(identity)
@@ -314,5 +319,3 @@ class Aggregate(Operator):
             )
             for values, states in groups.values()
         ]
-
-

@@ -49,7 +49,9 @@ class Apply(Operator):
         self._kind = kind
         self._lazy = lazy
         self._nested = is_array(element_type) if element_type else False
-        self._given = [(column, source.layout[column]) for column in outer if column in source.layout]
+        self._given = [
+            (column, source.layout[column]) for column in outer if column in source.layout
+        ]
         self._enclosing = [column for column in outer if column not in source.layout]
         self._once = not outer
         self._test: Function | None = None
@@ -81,7 +83,10 @@ class Apply(Operator):
                     found = await self._remembered(run, ())
                     yield [(*row, self._value(found, row, run)) for row in batch]
                 else:
-                    yield [(*row, self._value(await self._for_row(row, run), row, run)) for row in batch]
+                    yield [
+                        (*row, self._value(await self._for_row(row, run), row, run))
+                        for row in batch
+                    ]
 
     async def _for_row(self, row: Row, run: Run) -> Any:
         outer = run.outer
@@ -159,11 +164,13 @@ def _exactly(value: Any) -> Any:
     return value.as_tuple() if type(value) is Decimal else value
 
 
-def quantified(test: Function, row: Row, rows: Sequence[Row], ctx: Any, *, use_or: bool) -> bool | None:
+def quantified(
+    test: Function, row: Row, rows: Sequence[Row], ctx: Any, *, use_or: bool
+) -> bool | None:
     """Whether the test holds for some row, or for every one, in three-valued logic."""
     result: bool | None = not use_or
     for inner in rows:
-        value = test(row + inner, ctx)
+        value: bool | None = test(row + inner, ctx)
         if value is None:
             result = None
         elif value is use_or:
@@ -183,5 +190,3 @@ def _stacked(arrays: list[Array | None]) -> Array:
         raise QueryError("cannot accumulate arrays of different dimensionality", "2202E")
     elements = tuple([element for array in present for element in array.elements])
     return Array(elements, (len(present), *first.dims), (1, *first.lower))
-
-

@@ -21,9 +21,7 @@ class Conflict:
         assert clause is not None, "there is a clause"
         self._target = target
         writer = target.writer
-        indexes = clause.arbiters or tuple(
-            index for index in target.table.indexes if index.unique
-        )
+        indexes = clause.arbiters or tuple(index for index in target.table.indexes if index.unique)
         self._primary = any(index.primary for index in indexes)
         ids = {index.id for index in indexes}
         self._arbiters = [index for index in writer.indexes if index.index.id in ids]
@@ -125,4 +123,3 @@ def _affected_twice() -> QueryError:
         "21000",
         hint="Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
     )
-

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind.tree import ColumnId
-from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.catalog.relations import VirtualContext
+from shardforge.sql.functions.context import EvalContext
 from shardforge.txn.coordinator import Coordinator, Isolation, Transaction
 
 Row = tuple[Any, ...]

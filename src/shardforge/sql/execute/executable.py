@@ -7,9 +7,10 @@ begins again with a new one (see `locking`), before it has written or handed out
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from shardforge.sql.execute.compiler import Compiler
 from shardforge.sql.execute.context import ExecContext, PendingWrites, Row, Run
@@ -23,7 +24,8 @@ from shardforge.sql.plan import Plan, nodes
 __all__ = ["Executable", "Rows", "compile_plan"]
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rows:
     """What running a statement gave: the number of rows returned or changed, and rows (RETURNING's for a change)."""
 
     count: int
@@ -85,7 +87,7 @@ class Executable:
 
     async def stream(
         self, context: ExecContext, params: Sequence[Any]
-    ) -> AsyncIterator[list[Row]]:
+    ) -> AsyncGenerator[list[Row], None]:
         """The rows of a query (or of RETURNING), a batch at a time."""
         root = self._root
         if isinstance(root, (Insert, Update, Delete)):
@@ -164,4 +166,3 @@ def _all_nodes(node: nodes.Node) -> list[nodes.Node]:
 def compile_plan(plan: Plan) -> Executable:
     """The plan, ready to run."""
     return Executable(plan)
-

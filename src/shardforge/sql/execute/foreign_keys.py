@@ -42,7 +42,9 @@ class ForeignKeys:
 
     def __init__(self, change: TableChange, writer: RowWriter) -> None:
         self._change = change
-        self._references = [_Reference(change, referenced, writer) for referenced in change.references]
+        self._references = [
+            _Reference(change, referenced, writer) for referenced in change.references
+        ]
         self._writer = writer
         self._incoming: list[_Incoming] | None = None
         self.any = bool(change.references or change.referencing)
@@ -77,7 +79,9 @@ class ForeignKeys:
                 reference.expect(rows, run)
         for incoming in self.incoming:
             if not attnums.isdisjoint(incoming.columns):
-                incoming.lose([lost for c in changes if (lost := incoming.lost(c)) is not None], run)
+                incoming.lose(
+                    [lost for c in changes if (lost := incoming.lost(c)) is not None], run
+                )
 
     def deleted(self, changes: Sequence[Changed], run: Run) -> None:
         """Rows that are gone."""
@@ -275,7 +279,9 @@ class _Incoming:
         index = next(
             i for i in table.indexes if i.unique and {p.column_id for p in i.columns} == wanted
         )
-        order = {attnum: value for attnum, value in zip(self.key.target_columns, values, strict=True)}
+        order = {
+            attnum: value for attnum, value in zip(self.key.target_columns, values, strict=True)
+        }
         space = IndexSpace(table, index)
         shard = [order[attnum] for attnum in space.shard_key]
         key = space.unique_key([order[part.column_id] for part in index.columns], shard)
@@ -363,9 +369,7 @@ class _Incoming:
             return keys
         space = IndexSpace(self.child.table, self._index)
         order = {attnum: place for place, attnum in enumerate(self.key.columns)}
-        leading = [
-            order[part.column_id] for part in self._index.columns[: len(self.key.columns)]
-        ]
+        leading = [order[part.column_id] for part in self._index.columns[: len(self.key.columns)]]
         found: list[bytes] = []
         for item in lost:
             values = [item.values[place] for place in leading]
@@ -388,4 +392,3 @@ class _Incoming:
             table=child.table.name,
             constraint=self.key.name,
         )
-

@@ -6,6 +6,7 @@ so it needs one ORDER BY key. Source: PostgreSQL 15, src/backend/executor/nodeWi
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +24,7 @@ Bounds = list[tuple[int, int]]
 class FrameFinder:
     """The frames of one window definition."""
 
-    def __init__(
-        self, frame: tree.Frame, order_by: Sequence[tree.SortKey], layout: Layout
-    ) -> None:
+    def __init__(self, frame: tree.Frame, order_by: Sequence[tree.SortKey], layout: Layout) -> None:
         self._frame = frame
         self._start = compile_optional(frame.start_offset, {})
         self._end = compile_optional(frame.end_offset, {})
@@ -71,8 +70,12 @@ class FrameFinder:
         elif self._offset_range:
             return self._range_bounds(rows, peer_start, peer_end, start, end, ctx)
         else:
-            firsts = [0 if frame.start == "unbounded_preceding" else peer_start[at] for at in range(total)]
-            lasts = [total if frame.end == "unbounded_following" else peer_end[at] for at in range(total)]
+            firsts = [
+                0 if frame.start == "unbounded_preceding" else peer_start[at] for at in range(total)
+            ]
+            lasts = [
+                total if frame.end == "unbounded_following" else peer_end[at] for at in range(total)
+            ]
         return [
             (min(max(first, 0), total), max(min(last, total), 0))
             for first, last in zip(firsts, lasts, strict=True)
@@ -143,16 +146,16 @@ class FrameFinder:
         add = (kind == "following") is not self._descending
         return self._key((self._plus if add else self._minus)(value, offset))
 
-    def _first_within(
-        self, kind: str, keys: list[Any], value: Any, offset: Any, peers: int
-    ) -> int:
+    def _first_within(self, kind: str, keys: list[Any], value: Any, offset: Any, peers: int) -> int:
         if kind == "unbounded_preceding":
             return 0
         if kind == "current":
             return peers
         bound = self._moved(kind, value, offset)
-        inside = (lambda k: k <= bound) if self._descending else (lambda k: k >= bound)
-        return next((i for i, k in enumerate(keys) if k is not None and inside(k)), _after(keys))
+        inside = operator.le if self._descending else operator.ge
+        return next(
+            (i for i, k in enumerate(keys) if k is not None and inside(k, bound)), _after(keys)
+        )
 
     def _end_within(self, kind: str, keys: list[Any], value: Any, offset: Any, peers: int) -> int:
         if kind == "unbounded_following":
@@ -160,8 +163,10 @@ class FrameFinder:
         if kind == "current":
             return peers
         bound = self._moved(kind, value, offset)
-        inside = (lambda k: k >= bound) if self._descending else (lambda k: k <= bound)
-        last = max((i for i, k in enumerate(keys) if k is not None and inside(k)), default=-1)
+        inside = operator.ge if self._descending else operator.le
+        last = max(
+            (i for i, k in enumerate(keys) if k is not None and inside(k, bound)), default=-1
+        )
         return last + 1
 
     # ---- frames ----------------------------------------------------------------------------------

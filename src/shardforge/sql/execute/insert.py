@@ -84,12 +84,8 @@ class Insert(Operator):
         self.target = Target(node.change)
         self._source = compiler.compile(node.source)
         self._maker = RowMaker(statement, self.target)
-        self._conflict = (
-            None if statement.conflict is None else Conflict(statement, self.target)
-        )
-        layout = result_layout(
-            statement.row, self.target.writer.position, self._source.columns
-        )
+        self._conflict = None if statement.conflict is None else Conflict(statement, self.target)
+        layout = result_layout(statement.row, self.target.writer.position, self._source.columns)
         self._returning = (
             Returning(node, layout, compiler) if statement.returning is not None else None
         )
@@ -135,4 +131,3 @@ def reads_table(node: nodes.Node, table: int) -> bool:
     if isinstance(node, nodes.Apply) and reads_table(node.plan, table):
         return True
     return any(reads_table(child, table) for child in nodes.children(node))
-

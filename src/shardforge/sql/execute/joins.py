@@ -118,7 +118,7 @@ class HashJoin(Operator):
     def _has_partner(self, row: Row, table: dict[Any, list[Row]], run: Run) -> bool:
         key = self._left_key(row, run)
         rights = None if key is None else table.get(key)
-        return bool(rights) and (self._plain or bool(self._matching(row, rights, run)))
+        return bool(rights and (self._plain or self._matching(row, rights, run)))
 
     async def _full(self, run: Run, table: dict[Any, list[Row]]) -> Batches:
         """Every left row with its partners or NULLs, then the right rows that met nobody."""
@@ -227,7 +227,9 @@ class IndexJoin(Operator):
         self._right_nulls = (None,) * len(right.columns)
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        async with aclosing(self._left.batches(run, goal if self._kind == "left" else None)) as source:
+        async with aclosing(
+            self._left.batches(run, goal if self._kind == "left" else None)
+        ) as source:
             async for batch in source:
                 if self._right.access.single:
                     partners = await self._points(batch, run)
@@ -273,4 +275,3 @@ class IndexJoin(Operator):
     def _filtered(self, rows: list[Row], run: Run) -> list[Row]:
         keep = self._right.filter
         return rows if keep is None else keep(rows, run)
-

@@ -136,4 +136,3 @@ class Append(Operator):
             async with aclosing(operator.batches(run, goal)) as source:
                 async for batch in source:
                     yield batch
-

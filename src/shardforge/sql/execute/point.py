@@ -43,7 +43,9 @@ class PointRead:
             plain = [attnums.get(o.column) for o in outputs if isinstance(o, tree.ColumnRef)]
             if scan.condition is None and len(plain) == len(outputs) and None not in plain:
                 columns = tuple(o.column for o in outputs if isinstance(o, tree.ColumnRef))
-                scan = replace(scan, columns=columns, attnums=tuple(a for a in plain if a is not None))
+                scan = replace(
+                    scan, columns=columns, attnums=tuple(a for a in plain if a is not None)
+                )
             else:
                 project = row_function(outputs, {c: at for at, c in enumerate(scan.columns)})
         operator = TableScanOperator(scan)
@@ -58,7 +60,7 @@ class PointRead:
         row = self._row(key, data)
         if self._filter is not None and not self._filter([row], ctx):
             return None
-        return row if self._project is None else self._project(row, ctx)  # type: ignore[no-any-return]
+        return row if self._project is None else self._project(row, ctx)
 
     async def read(self, run: Run) -> Row | None:
         """The row in the run's transaction."""

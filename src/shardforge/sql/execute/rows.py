@@ -22,9 +22,7 @@ RowsFunction: TypeAlias = Callable[[list[Row], Any], list[Row]]
 
 def may_wait(values: Any) -> bool:
     """Whether evaluating may raise SequenceWait."""
-    return any(
-        isinstance(node, tree.Call) and node.volatile == "v" for node in walk.nodes(values)
-    )
+    return any(isinstance(node, tree.Call) and node.volatile == "v" for node in walk.nodes(values))
 
 
 def filter_function(condition: Expression, layout: Layout) -> RowsFunction:
@@ -63,9 +61,7 @@ def project_function(outputs: Sequence[Expression], layout: Layout) -> RowsFunct
     if len(functions) == 2:
         first, second = functions
         return lambda rows, ctx: [(first(row, ctx), second(row, ctx)) for row in rows]
-    return lambda rows, ctx: [
-        tuple([function(row, ctx) for function in functions]) for row in rows
-    ]
+    return lambda rows, ctx: [tuple([function(row, ctx) for function in functions]) for row in rows]
 
 
 def _offset(expression: Expression, layout: Layout) -> int | None:

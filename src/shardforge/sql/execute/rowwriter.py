@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     unique: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StorageSettings:
     """The settings under which values in the catalog are written as text: PostgreSQL's defaults, in UTC."""
 

@@ -257,7 +257,9 @@ class VirtualScan(Operator):
     def __init__(self, node: VirtualTableScan) -> None:
         super().__init__(node.columns)
         self._table = node.table
-        self._pick = picker([len(node.table.columns) if p == TABLE_OID else p for p in node.positions])
+        self._pick = picker(
+            [len(node.table.columns) if p == TABLE_OID else p for p in node.positions]
+        )
         self._filter = (
             None if node.condition is None else filter_function(node.condition, self.layout)
         )
@@ -295,4 +297,3 @@ class TableScanOperator(Operator):
                     rows = filter_rows(rows, run)
                 if rows:
                     yield rows
-

@@ -161,7 +161,9 @@ class Target:
             new.add(key)
         for entry, _, row in added:
             if entry.unique:
-                if (taken.get(entry.key) is not None and entry.key not in removed) or entry.key in new:
+                if (
+                    taken.get(entry.key) is not None and entry.key not in removed
+                ) or entry.key in new:
                     raise self.conflict(row, entry, run)
                 new.add(entry.key)
         for key, locked in removed.items():

@@ -37,7 +37,11 @@ class LockedSource:
         self._key = self._source.layout[key] if key in self._source.layout else 0
         self._strength = strength
         self._scan: TableScanOperator | None = None
-        if isinstance(source, nodes.TableScan) and source.access.point and source.access.index.primary:
+        if (
+            isinstance(source, nodes.TableScan)
+            and source.access.point
+            and source.access.index.primary
+        ):
             self._scan = TableScanOperator(source)
 
     async def rows(self, run: Run) -> list[tuple[bytes, Row]]:
@@ -139,9 +143,7 @@ class Delete(Operator):
         self._source = LockedSource(node.source, statement.key, LockStrength.UPDATE, compiler)
         layout = {column: offset for offset, column in enumerate(self._source.columns)}
         self._places = [layout[statement.row[attnum]] for attnum in self.target.writer.attnums]
-        self._returning = (
-            None if statement.returning is None else Returning(node, layout, compiler)
-        )
+        self._returning = None if statement.returning is None else Returning(node, layout, compiler)
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         count, result = await self.change(run)

@@ -84,7 +84,15 @@ class Window(Operator):
             raise QueryError("aggregate ORDER BY is not implemented for window functions", "0A000")
         compiled = accumulator(call, layout)
         # A state that is changed in place cannot be ended and then go on.
-        growing = self._frames.growing and call.name in ("count", "sum", "min", "max", "bool_and", "bool_or", "every")
+        growing = self._frames.growing and call.name in (
+            "count",
+            "sum",
+            "min",
+            "max",
+            "bool_and",
+            "bool_or",
+            "every",
+        )
 
         def compute(rows: list[Row], peers: Peers, run: Any) -> list[Any]:
             bounds = self._frames.bounds(rows, peers.start, peers.end, run)
@@ -118,9 +126,7 @@ class Window(Operator):
                 self._sort(partition, run)
             peers = Peers([[order(row, run) for order in self._order] for row in partition])
             results = [compute(partition, peers, run) for compute in self._calls]
-            extended = [
-                (*row, *values) for row, *values in zip(partition, *results, strict=True)
-            ]
+            extended = [(*row, *values) for row, *values in zip(partition, *results, strict=True)]
             for batch in chunks(extended):
                 yield batch
         run.free(run.memory - held)
@@ -132,4 +138,3 @@ class Window(Operator):
         for row in rows:
             found.setdefault(self._partition(row, run), []).append(row)
         return list(found.values())
-

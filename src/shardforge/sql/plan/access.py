@@ -59,9 +59,7 @@ def table_rows(table: Table) -> float:
     return DEFAULT_ROWS if table.row_estimate < 0 else max(table.row_estimate, 1.0)
 
 
-def column_conditions(
-    scan: tree.Scan, conditions: Sequence[Expression]
-) -> list[ColumnCondition]:
+def column_conditions(scan: tree.Scan, conditions: Sequence[Expression]) -> list[ColumnCondition]:
     """What the conditions say about single columns of the scan."""
     attnums = dict(scan.columns)
     own = set(attnums)
@@ -148,7 +146,9 @@ def paths(
     total = table_rows(table)
     space = IndexSpace(table, table.indexes[0])
     whole_spans = BUCKETS if space.kind == "hash" else 1
-    found = [Path(Access(table.indexes[0], spans=whole_spans), total, total + whole_spans * SEEK_COST)]
+    found = [
+        Path(Access(table.indexes[0], spans=whole_spans), total, total + whole_spans * SEEK_COST)
+    ]
     about = column_conditions(scan, conditions)
     for index in table.indexes:
         if index.primary or (index.state == "public" and usable(index)):
@@ -223,7 +223,9 @@ def _path(
     if point:
         rows = combinations
     else:
-        rows = max(total * EQUAL_SHARE ** min(len(equal), 2) * combinations, 1.0) if equal else total
+        rows = (
+            max(total * EQUAL_SHARE ** min(len(equal), 2) * combinations, 1.0) if equal else total
+        )
         if low is not None or high is not None:
             rows = max(rows * RANGE_SHARE ** ((low is not None) + (high is not None)), 1.0)
     taken = [*equal, *(c for c in (low, high) if c is not None), *(shard or ())]

@@ -114,13 +114,19 @@ class Builder:
         self, scan: tree.Scan, conditions: Sequence[Expression], wanted: Wanted, *, few: bool
     ) -> Node:
         path = access.best_path(scan, conditions, _readable)
-        chosen, order = path.access, ()
+        chosen = path.access
+        order: Wanted = ()
         if wanted:
             chosen, order = self._ordered(scan, path, wanted, few=few)
         return self._table_scan(scan, conditions, chosen, path.rows, order)
 
     def _table_scan(
-        self, scan: tree.Scan, conditions: Sequence[Expression], chosen: Access, rows: float, order: Wanted
+        self,
+        scan: tree.Scan,
+        conditions: Sequence[Expression],
+        chosen: Access,
+        rows: float,
+        order: Wanted,
     ) -> nodes.TableScan:
         rest = [c for c in conditions if c not in chosen.conditions]
         return nodes.TableScan(
@@ -150,7 +156,9 @@ class Builder:
             direction = _direction(scan, index, len(candidate.equal), wished)
             if direction is None:
                 continue
-            spans = BUCKETS if space.kind == "hash" and len(candidate.equal) < len(index.columns) else 1
+            spans = (
+                BUCKETS if space.kind == "hash" and len(candidate.equal) < len(index.columns) else 1
+            )
             if spans > 1 and not few:
                 continue
             return (
@@ -221,7 +229,9 @@ class Builder:
                 break
             wanted.append(Ordering(key.expression.column, key.descending, key.nulls_first))
         sortable = len(wanted) == len(sort.keys)
-        below = self.build(sort.input, tuple(wanted) if sortable else (), few=few or top is not None)
+        below = self.build(
+            sort.input, tuple(wanted) if sortable else (), few=few or top is not None
+        )
         if sortable and below.order:
             return below
         return nodes.Sort(
@@ -250,7 +260,11 @@ class Builder:
         """What is right below a LIMIT: a sort there need only find the first rows."""
         if isinstance(relation, tree.Sort) and top is not None:
             return self._sort(relation, top, few=True)
-        if isinstance(relation, tree.Project) and isinstance(relation.input, tree.Sort) and top is not None:
+        if (
+            isinstance(relation, tree.Project)
+            and isinstance(relation.input, tree.Sort)
+            and top is not None
+        ):
             below = self._sort(relation.input, top, few=True)
             return nodes.Project(
                 columns=columns_of(relation), rows=below.rows, input=below,
@@ -331,7 +345,12 @@ class Builder:
         rest = [c for c in conditions if c not in path.access.conditions]
         columns = left.columns if kind in ("semi", "anti") else left.columns + scan.columns
         return nodes.IndexJoin(
-            columns=columns, rows=rows, kind=kind, left=left, scan=scan, condition=walk.conjunction(rest)
+            columns=columns,
+            rows=rows,
+            kind=kind,
+            left=left,
+            scan=scan,
+            condition=walk.conjunction(rest),
         )
 
     # ---- many rows -------------------------------------------------------------------------------
@@ -403,18 +422,14 @@ class Builder:
     def query(self, query: tree.Query) -> Node:
         """The plan of a SELECT, yielding its output columns."""
         root = apply_rules(query.root, self.ids)
-        return self.with_columns(
-            self.build(root), tuple(output.column for output in query.outputs)
-        )
+        return self.with_columns(self.build(root), tuple(output.column for output in query.outputs))
 
     def statement(self, bound: tree.Insert | tree.Update | tree.Delete) -> nodes.Modification:
         """The plan of a change."""
         returning, given = self._returning(bound)
         columns = tuple(output.column for output in bound.returning or ())
         if isinstance(bound, tree.Update):
-            assignments, source_tree = extract_from(
-                bound.assignments, bound.source, self.ids
-            )
+            assignments, source_tree = extract_from(bound.assignments, bound.source, self.ids)
             bound = replace(bound, assignments=assignments, source=source_tree)
         source = self.build(apply_rules(bound.source, self.ids))
         change = self.changes.of_statement(bound)
@@ -517,7 +532,9 @@ def column_types(relation: Relation, columns: Sequence[ColumnId]) -> tuple[int, 
         match node:
             case tree.Scan(table=table, columns=pairs):
                 types = {column.id: column.type_oid for column in table.columns}
-                found.update((c, types.get(attnum, 17 if attnum == 0 else 26)) for c, attnum in pairs)
+                found.update(
+                    (c, types.get(attnum, 17 if attnum == 0 else 26)) for c, attnum in pairs
+                )
             case tree.Project(outputs=outputs) | tree.ProjectSet(outputs=outputs):
                 found.update((c, e.type) for c, e in outputs if e.type)
             case tree.Aggregate(keys=keys, calls=calls, grouping=grouping):
@@ -532,4 +549,3 @@ def column_types(relation: Relation, columns: Sequence[ColumnId]) -> tuple[int, 
             case tree.Values(columns=made, rows=rows) if rows:
                 found.update((c, e.type) for c, e in zip(made, rows[0], strict=True))
     return tuple(found.get(column, 0) for column in columns)
-

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-
-
 from shardforge.sql.bind import BindEnvironment, bind_default, bind_table_expression, tree
 from shardforge.sql.bind.tree import ColumnId, Expression
 from shardforge.sql.catalog.descriptors import ForeignKey, Index, Table
@@ -57,12 +55,15 @@ class ChangePlanner:
             checks=tuple((check.name, bound(check.expression)) for check in table.checks),
             index_expressions={
                 index.id: tuple(
-                    None if part.expression is None else bound(part.expression) for part in index.columns
+                    None if part.expression is None else bound(part.expression)
+                    for part in index.columns
                 )
                 for index in table.indexes
             },
             index_predicates={
-                index.id: bound(index.predicate) for index in table.indexes if index.predicate is not None
+                index.id: bound(index.predicate)
+                for index in table.indexes
+                if index.predicate is not None
             },
             references=self._references(table),
             referencing=[],
@@ -115,8 +116,11 @@ def _index_on(source: Table, key: ForeignKey) -> Index | None:
     shard = set(source.sharding.shard_key)
     for index in source.indexes:
         leading = {part.column_id for part in index.columns[: len(wanted)]}
-        if leading == wanted and index.state == "public" and index.predicate is None and shard <= wanted:
+        if (
+            leading == wanted
+            and index.state == "public"
+            and index.predicate is None
+            and shard <= wanted
+        ):
             return index
     return None
-
-

@@ -11,7 +11,13 @@ from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import Expression
 
 LESS, LESS_EQUAL, EQUAL, GREATER_EQUAL, GREATER = 1, 2, 3, 4, 5
-_FLIPPED = {LESS: GREATER, LESS_EQUAL: GREATER_EQUAL, EQUAL: EQUAL, GREATER_EQUAL: LESS_EQUAL, GREATER: LESS}
+_FLIPPED = {
+    LESS: GREATER,
+    LESS_EQUAL: GREATER_EQUAL,
+    EQUAL: EQUAL,
+    GREATER_EQUAL: LESS_EQUAL,
+    GREATER: LESS,
+}
 _INTEGERS = frozenset(("int2", "int4", "int8"))
 _FLOATS = frozenset(("float4", "float8"))
 
@@ -69,7 +75,9 @@ def same_key(left: int, right: int) -> bool:
     one, other = KIND_OF.get(left), KIND_OF.get(right)
     if one is None or other is None:
         element, other_element = ELEMENT_OF.get(left), ELEMENT_OF.get(right)
-        return element is not None and other_element is not None and same_key(element, other_element)
+        return (
+            element is not None and other_element is not None and same_key(element, other_element)
+        )
     return one == other or {one, other} <= _INTEGERS
 
 

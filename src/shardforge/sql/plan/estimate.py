@@ -119,7 +119,9 @@ def _distinct(relation: Relation, column: Any, rows: float) -> float | None:
         if isinstance(node, tree.Scan):
             for made, attnum in node.columns:
                 if made == column:
-                    return max(table_rows(node.table) * (1.0 if _unique(node, attnum) else 0.1), 1.0)
+                    return max(
+                        table_rows(node.table) * (1.0 if _unique(node, attnum) else 0.1), 1.0
+                    )
     return rows * 0.1 if column in walk.references(relation) else None
 
 

@@ -102,7 +102,11 @@ class _Explainer:
                 return "Unique"
             case nodes.SetOperation(op=op, all=keep_all):
                 return f"SetOp {op.capitalize()}{' All' if keep_all else ''}"
-            case nodes.Insert(change=change) | nodes.Update(change=change) | nodes.Delete(change=change):
+            case (
+                nodes.Insert(change=change)
+                | nodes.Update(change=change)
+                | nodes.Delete(change=change)
+            ):
                 return f"{type(node).__name__} on {change.table.name}"
         return type(node).__name__
 
@@ -161,4 +165,3 @@ class _Explainer:
 
 def _aliased(name: str, alias: str) -> str:
     return name if alias in ("", name) else f"{name} {alias}"
-

@@ -36,7 +36,11 @@ def order_joins(relation: Relation) -> Relation:
     if isinstance(relation, tree.With):
         updates["ctes"] = tuple(_cte(cte) for cte in relation.ctes)
     names = {field.name for field in fields(relation)}
-    return replace(relation, **{k: v for k, v in updates.items() if k in names}) if updates else relation
+    return (
+        replace(relation, **{k: v for k, v in updates.items() if k in names})
+        if updates
+        else relation
+    )
 
 
 def _cte(cte: tree.Cte) -> tree.Cte:
@@ -52,9 +56,7 @@ def _is_island(join: tree.Join) -> bool:
     return join.kind in ("inner", "cross") and not join.lateral
 
 
-def _take_apart(
-    relation: Relation, inputs: list[Relation], conditions: list[Expression]
-) -> None:
+def _take_apart(relation: Relation, inputs: list[Relation], conditions: list[Expression]) -> None:
     if isinstance(relation, tree.Join) and _is_island(relation):
         _take_apart(relation.left, inputs, conditions)
         _take_apart(relation.right, inputs, conditions)

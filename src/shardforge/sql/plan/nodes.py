@@ -217,7 +217,7 @@ class NestedLoop(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexJoin(Node):
-    """inner, left, semi or anti join that looks each left row up in an index: `scan.access` is over the left's columns."""
+    """inner, left, semi or anti join by look-ups in an index: `scan.access` is over the left's columns."""
 
     kind: str
     left: Node
@@ -309,7 +309,8 @@ class With(Node):
 # ---------------------------------------------------------------- changes
 
 
-class Referenced(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Referenced:
     """A foreign key of a changed table, and the index of the other table that has the keys."""
 
     key: ForeignKey
@@ -317,7 +318,8 @@ class Referenced(NamedTuple):
     index: Index
 
 
-class Referencing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Referencing:
     """A foreign key of another table to a changed one, and the index that finds its rows (None: read them all).
 
     `change` is how that table is changed by the key's actions.
@@ -400,5 +402,5 @@ def children(node: Any) -> tuple[Node, ...]:
             return (*plans, body)
         case Insert(source=source) | Update(source=source) | Delete(source=source):
             return (source,)
-    inner = getattr(node, "input", None)
-    return () if inner is None else (inner,)
+    below: Node | None = getattr(node, "input", None)
+    return () if below is None else (below,)

@@ -39,13 +39,17 @@ def _push(relation: Relation, conditions: Conditions) -> Relation:
             return _filtered(_apply(replace(relation, input=_push(inner, down))), up)
         case tree.Aggregate(input=inner, keys=keys, sets=sets):
             own = set(columns_of(relation))
-            down, up = ([], conditions) if sets is not None else _through(conditions, dict(keys), own)
+            down, up = (
+                ([], conditions) if sets is not None else _through(conditions, dict(keys), own)
+            )
             return _filtered(replace(relation, input=_push(inner, down)), up)
         case tree.Window(input=inner, partition_by=partition_by):
             fixed = {e.column for e in partition_by if isinstance(e, tree.ColumnRef)}
             own = {column for column, _ in relation.calls}
             inputs = set(columns_of(inner))
-            down, up = _split(conditions, lambda used: used & (inputs | own) <= fixed and bool(used))
+            down, up = _split(
+                conditions, lambda used: used & (inputs | own) <= fixed and bool(used)
+            )
             return _filtered(replace(relation, input=_push(inner, down)), up)
         case tree.Sort(input=inner) | tree.Distinct(input=inner, on=()):
             return replace(relation, input=_push(inner, conditions))
@@ -134,9 +138,12 @@ def _join(join: tree.Join, conditions: Conditions) -> Relation:
     to_left, staying = _split(conditions, lambda used: not used & right_columns and bool(used))
     if kind == "full":
         to_left, staying = [], conditions
-        to_right, at_join = [], own
+        to_right: Conditions = []
+        at_join = own
     else:
-        to_right, at_join = _split(own, lambda used: not used & left_columns and bool(used & right_columns))
+        to_right, at_join = _split(
+            own, lambda used: not used & left_columns and bool(used & right_columns)
+        )
         volatile = [part for part in to_right if walk.is_volatile(part)]
         if volatile:
             to_right, at_join = [], own
@@ -209,7 +216,8 @@ def _set_operation(operation: tree.SetOperation, conditions: Conditions) -> Rela
         pairs = zip(operation.columns, names, strict=True)
         types = operation.types or (0,) * len(operation.columns)
         return {
-            made: tree.ColumnRef(column, oid) for (made, column), oid in zip(pairs, types, strict=True)
+            made: tree.ColumnRef(column, oid)
+            for (made, column), oid in zip(pairs, types, strict=True)
         }
 
     left = renamed(operation.left_columns)

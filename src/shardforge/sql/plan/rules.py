@@ -1,4 +1,4 @@
-"""The rewriting rules, in the order in which they apply. Each is a function from tree to tree that keeps the meaning."""
+"""The rewriting rules, in the order in which they apply: functions from tree to tree that keep the meaning."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     WHERE EXISTS (SELECT ... WHERE inner.x = outer.x AND p)   ->  semi join on inner.x = outer.x, p inside
     WHERE NOT EXISTS (...)                                    ->  anti join
-    WHERE a IN (SELECT b ...)                                 ->  semi join on a = b (as a condition only: NULL is false)
+    WHERE a IN (SELECT b ...)                                 ->  semi join on a = b (a condition: NULL is false)
     anything else                                             ->  Apply below the node, and a column in its place
 
 NOT IN stays an Apply: a NULL among the values makes it NULL, which no join says.
@@ -53,9 +53,7 @@ class _Extraction:
             case tree.SetOperation(left=left, right=right):
                 return replace(relation, left=self.relation(left), right=self.relation(right))
             case tree.With(ctes=ctes, body=body):
-                return replace(
-                    relation, ctes=tuple(map(self._cte, ctes)), body=self.relation(body)
-                )
+                return replace(relation, ctes=tuple(map(self._cte, ctes)), body=self.relation(body))
             case tree.Limit(input=inner):
                 if walk.has((relation.limit, relation.offset), tree.Subquery):
                     raise unsupported("a subquery in LIMIT or OFFSET")
@@ -99,7 +97,9 @@ class _Extraction:
         before = columns_of(relation.input)
         if len(columns_of(changed.input)) == len(before):
             return changed
-        return tree.Project(changed, tuple((column, tree.ColumnRef(column, 0)) for column in before))
+        return tree.Project(
+            changed, tuple((column, tree.ColumnRef(column, 0)) for column in before)
+        )
 
     def _values(self, relation: tree.Values) -> Relation:
         if not walk.has(relation.rows, tree.Subquery):
@@ -128,7 +128,8 @@ class _Extraction:
 
     def _join(self, join: tree.Join) -> Relation:
         left, right = self.relation(join.left), self.relation(join.right)
-        plain, nested = [], []
+        plain: list[Expression] = []
+        nested: list[Expression] = []
         for part in walk.conjuncts(join.condition):
             (nested if walk.has(part, tree.Subquery) else plain).append(part)
         if not nested:
@@ -178,7 +179,9 @@ class _Extraction:
             result = tree.Filter(result, value)
         if len(columns_of(result)) == len(columns):
             return result
-        return tree.Project(result, tuple((column, tree.ColumnRef(column, 0)) for column in columns))
+        return tree.Project(
+            result, tuple((column, tree.ColumnRef(column, 0)) for column in columns)
+        )
 
     def _semi_join(self, left: Relation, condition: Expression) -> Relation | None:
         kind = "semi"
@@ -247,7 +250,7 @@ def comparison_of(test: Expression | None) -> Expression:
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple):
         return tuple(_each(item, change) for item in value)
-    if isinstance(value, walk.EXPRESSIONS) or isinstance(value, tree.Frame):
+    if isinstance(value, (*walk.EXPRESSIONS, tree.Frame)):
         return walk.rewrite(value, change)
     return value
 
