@@ -1,6 +1,6 @@
 """json_to_record, json_to_recordset and their jsonb kin, for a column definition list.
 
-The columns are known to the binder alone, so these are not found by prosrc: `record_reader(function, columns)`
+The columns are known to the binder alone; without them a call is refused. `record_reader(function, columns)`
 gives the callable. Each value goes through its column's input function, arrays element by element. Columns of
 composite types are refused. Source: PostgreSQL 15, section 9.16, and populate_record of jsonfuncs.c.
 """
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.functions.json_binary import as_text, bad_parameter, type_name
+from shardforge.sql.functions.registry import implements
 from shardforge.sql.types import oids
 from shardforge.sql.types import registry as types
 from shardforge.sql.types.array import EMPTY
@@ -175,3 +176,19 @@ def record_reader(
             yield _row(item, readers)
 
     return many if function.endswith("recordset") else one
+
+
+def _without_columns(function: str) -> Callable[[Any], Any]:
+    def call(_value: Any) -> Any:
+        raise QueryError(
+            f"could not determine row type for result of {function}",
+            "0A000",
+            hint="Provide a non-null record argument, or call the function in the FROM clause "
+            "using a column definition list.",
+        )
+
+    return call
+
+
+for _function in sorted(_FUNCTIONS):
+    implements(_function)(_without_columns(_function))
