@@ -59,4 +59,4 @@ async def run_text(session: Session, sql: str) -> tuple[list[list[str | None]], 
     text = [
         [None if v is None else out(v) for v, out in zip(row, outputs, strict=True)] for row in rows
     ]
-    return text, [format_type(column.type) for column in columns]
+    return text, [format_type(column.type, None) for column in columns]

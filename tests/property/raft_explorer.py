@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from shardforge.raft.confchange import Change, ChangeKind, ConfChange, Transition
 from shardforge.raft.config import Config
@@ -106,7 +107,8 @@ class Host:
             if entry.index > self.applied.index:
                 check(entry.index == self.applied.index + 1, "an entry was left out")
                 state = self.applied.conf_state
-                self.world.note_chosen(entry.index, (entry.term, entry.data, entry.kind))
+                stored = (entry.term, entry.data, entry.kind)
+                self.world.note_chosen(entry.index, stored, self.raw.term)
                 if entry.kind is EntryKind.CONF_CHANGE:
                     state = self.raw.apply_conf_change(entry)
                     self.world.note_membership(entry.index, state)
@@ -146,39 +148,45 @@ class Host:
 class World:
     """Hosts, the network between them, and what is known to have happened."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, fixed: Mapping[str, Any] | None = None) -> None:
         self.random = random.Random(seed)
-        pick = self.random.choice
+
+        def pick(name: str, choices: tuple[Any, ...]) -> Any:
+            return (fixed or {}).get(name, self.random.choice(choices))
+
         self.now_us = 10_000_000
-        lease = pick((False, False, True))
-        self.options: dict[str, object] = {
-            "pre_vote": pick((False, True)),
-            "check_quorum": lease or pick((False, True)),
+        lease = pick("lease", (False, False, True))
+        self.cut_off: frozenset[int] = frozenset()
+        self.options: dict[str, Any] = {
+            "pre_vote": pick("pre_vote", (False, True)),
+            "check_quorum": lease or pick("check_quorum", (False, True)),
             "election_timeout_us": ELECTION_TICKS * TICK_US if lease else 0,
-            "message_bytes_max": pick((1, 1 << 20)),
-            "validate_conf_changes": True,
+            "message_bytes_max": pick("message_bytes_max", (1, 1 << 20)),
         }
         self.network: list[Message] = []
         self.entries: dict[tuple[int, int], tuple[bytes, EntryKind, int | None]] = {}
         self.chosen: dict[int, Stored] = {}
+        self.chosen_by: dict[int, int] = {}
+        """The term in which each entry was known to be committed, at the latest."""
         self.chosen_last = BASE
         self.leaders: dict[int, int] = {}
         self.reads: dict[bytes, int] = {}
-        voters = pick(((1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3)))
+        voters = pick("voters", ((1, 2, 3), (1, 2, 3, 4, 5)))
         self.membership = (0, ConfState(voters))
         self.proposed = 0
         self.hosts = {node_id: Host(node_id, self, voters) for node_id in (1, 2, 3, 4, 5)}
-        churn = pick((0, 1, 3))
-        self.faults = pick((0, 1, 4))
+        churn = pick("churn", (0, 2, 6))
+        self.faults = pick("faults", (0, 1, 2))
         self.actions: list[Callable[[Host], None]] = [
-            *[self.deliver] * 40,
-            *[self.work] * 40,
-            *[self.advance_time] * 10,
+            *[self.deliver] * 80,
+            *[self.work] * 60,
+            *[self.advance_time] * pick("haste", (2, 10)),
             *[self.propose] * 6,
-            *[self.lose] * (2 * self.faults),
+            *[self.lose] * self.faults,
             *[self.repeat] * self.faults,
             *[self.crash] * self.faults,
-            *[self.campaign] * self.faults,
+            *[self.campaign] * (2 * self.faults),
+            *[self.partition] * self.faults,
             *[self.restart] * 10,
             *[self.change_members] * churn,
             self.transfer,
@@ -203,25 +211,24 @@ class World:
                 f"two histories before entry {entry.index} of term {entry.term}",
             )
 
-    def note_chosen(self, index: int, stored: Stored) -> None:
-        """State machine safety, and leader completeness for entries committed after an election."""
+    def note_chosen(self, index: int, stored: Stored, term: int) -> None:
+        """State machine safety, and leader completeness for entries seen committed after an election."""
         known = self.chosen.get(index)
         if known is not None:
             check(known == stored, f"two entries are committed at {index}: {known} and {stored}")
             return
         self.chosen[index] = stored
+        self.chosen_by[index] = term
         self.chosen_last = max(self.chosen_last, index)
         for host in self.hosts.values():
-            if host.alive and host.raw.is_leader and host.raw.term > stored[0]:
+            if host.alive and host.raw.is_leader:
                 self._check_leader_has(host, index)
 
     def _check_leader_has(self, host: Host, index: int) -> None:
         log = host.raw.raft.log
-        if index >= log.first_index - 1:
-            check(
-                log.term(index) == self.chosen[index][0],
-                f"leader {host.id} lacks committed entry {index}",
-            )
+        if host.raw.term >= self.chosen_by[index] and index >= log.first_index - 1:
+            found = log.term(index) == self.chosen[index][0]
+            check(found, f"leader {host.id} lacks committed entry {index}")
 
     def note_membership(self, index: int, state: ConfState) -> None:
         if index > self.membership[0]:
@@ -244,7 +251,7 @@ class World:
         if commit > host.seen_commit:
             low = max(host.seen_commit + 1, log.first_index)
             for entry in log.slice(low, commit + 1, 1 << 30):
-                self.note_chosen(entry.index, (entry.term, entry.data, entry.kind))
+                self.note_chosen(entry.index, (entry.term, entry.data, entry.kind), raw.term)
             host.seen_commit = commit
         if raw.lease_until_us > host.clock():
             check(commit >= self.chosen_last, f"leader {host.id} holds a lease and missed a commit")
@@ -270,16 +277,22 @@ class World:
 
     def _hand_over(self, message: Message) -> None:
         host = self.hosts[message.to]
-        if host.alive:
+        arrives = host.alive and (host.id in self.cut_off) == (message.sender in self.cut_off)
+        if arrives:
             host.raw.at(host.clock()).step(message)
             self.observe(host)
-        self._report(message, lost=not host.alive)
+        self._report(message, lost=not arrives)
 
     def _report(self, message: Message, *, lost: bool) -> None:
         """Hosts tell the core what became of a snapshot."""
         sender = self.hosts.get(message.sender)
         if message.kind is MessageKind.SNAPSHOT and sender is not None and sender.alive:
             sender.raw.at(sender.clock()).report_snapshot(message.to, failed=lost)
+
+    def partition(self, _host: Host) -> None:
+        """Cut some hosts off from the others, or end that."""
+        size = self.random.choice((0, 0, 1, 2))
+        self.cut_off = frozenset(self.random.sample(list(self.hosts), size))
 
     def lose(self, host: Host) -> None:
         sent, self.network = self.network, []
@@ -318,8 +331,11 @@ class World:
                 host.raw.at(host.clock()).tick()
                 self.observe(host)
 
-    def propose(self, host: Host) -> None:
-        leaders = [other for other in self.hosts.values() if other.alive and other.raw.is_leader]
+    def _leaders(self) -> list[Host]:
+        return [host for host in self.hosts.values() if host.alive and host.raw.is_leader]
+
+    def propose(self, _host: Host) -> None:
+        leaders = self._leaders()
         if leaders:
             host = self.random.choice(leaders)
             self.proposed += 1
@@ -337,21 +353,25 @@ class World:
         if not host.alive:
             host.start()
 
-    def change_members(self, host: Host) -> None:
-        if host.alive and host.raw.is_leader:
-            kinds = (
-                ChangeKind.ADD_VOTER,
-                ChangeKind.ADD_VOTER,
-                ChangeKind.REMOVE,
-                ChangeKind.ADD_LEARNER,
-            )
+    def change_members(self, _host: Host) -> None:
+        leaders = self._leaders()
+        if not leaders:
+            return
+        host = self.random.choice(leaders)
+        if self.random.random() < 0.5:
+            wanted = set(self.random.sample(list(self.hosts), self.random.randint(1, 3)))
+            present = host.raw.raft.tracker.configuration.incoming
+            changes = [Change(ChangeKind.ADD_VOTER, node) for node in sorted(wanted - present)]
+            changes += [Change(ChangeKind.REMOVE, node) for node in sorted(present - wanted)]
+        else:
+            kinds = (ChangeKind.ADD_VOTER, ChangeKind.REMOVE, ChangeKind.ADD_LEARNER)
+            count = self.random.randint(0, 2)
             changes = [
-                Change(self.random.choice(kinds), self.random.randint(1, 5))
-                for _ in range(self.random.randint(0, 3))
+                Change(self.random.choice(kinds), self.random.randint(1, 5)) for _ in range(count)
             ]
-            transition = self.random.choice(list(Transition)) if changes else Transition.AUTO
-            change = ConfChange(tuple(changes), transition)
-            host.raw.propose_conf_change(change)
+        transition = self.random.choice(list(Transition)) if changes else Transition.AUTO
+        host.raw.propose_conf_change(ConfChange(tuple(changes), transition))
+        self.observe(host)
 
     def transfer(self, host: Host) -> None:
         if host.alive:
@@ -371,6 +391,7 @@ class World:
 
     def heal(self) -> None:
         """Stop all faults; the members must elect a leader, commit something new, and agree."""
+        self.cut_off = frozenset()
         for host in self.hosts.values():
             self.restart(host)
         marker = b"healed"
@@ -416,9 +437,11 @@ class World:
                 return
 
 
-def explore(seed: int, steps: int, *, heal: bool = True) -> World:
+def explore(
+    seed: int, steps: int, *, heal: bool = True, fixed: Mapping[str, Any] | None = None
+) -> World:
     """Run one schedule; raises ViolationError, or the core's own AssertionError, when something is wrong."""
-    world = World(seed)
+    world = World(seed, fixed)
     for _ in range(steps):
         world.step()
     if heal:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from shardforge.config import Config, ConfigError, entries, load, not_yet_in_force, size_in_bytes, split_address
+from shardforge.config import (
+    Config,
+    ConfigError,
+    entries,
+    load,
+    not_yet_in_force,
+    size_in_bytes,
+    split_address,
+)
 
 SAMPLE = Path(__file__).parents[2] / "docs" / "shardforge.toml"
 
@@ -22,10 +30,20 @@ def test_defaults_are_valid() -> None:
 
 
 def test_sources_override_in_order(tmp_path: Path) -> None:
-    file = write(tmp_path, "[sql]\nmax_connections = 5\nquery_timeout_sec = 1.5\nstatement_cache_size = 7\n")
-    environment = {"SHARDFORGE_SQL_MAX_CONNECTIONS": "6", "SHARDFORGE_SQL_STATEMENT_CACHE_SIZE": "8", "HOME": "/x"}
+    file = write(
+        tmp_path, "[sql]\nmax_connections = 5\nquery_timeout_sec = 1.5\nstatement_cache_size = 7\n"
+    )
+    environment = {
+        "SHARDFORGE_SQL_MAX_CONNECTIONS": "6",
+        "SHARDFORGE_SQL_STATEMENT_CACHE_SIZE": "8",
+        "HOME": "/x",
+    }
     config = load(file, environment, {("sql", "statement_cache_size"): 9})
-    assert (config.sql.query_timeout_sec, config.sql.max_connections, config.sql.statement_cache_size) == (1.5, 6, 9)
+    assert (
+        config.sql.query_timeout_sec,
+        config.sql.max_connections,
+        config.sql.statement_cache_size,
+    ) == (1.5, 6, 9)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +56,10 @@ def test_sources_override_in_order(tmp_path: Path) -> None:
         ('[sql]\nmax_connections = "many"\n', ["sql.max_connections = 'many'", "from 1 to 10000"]),
         ("[sql]\nmax_connections = true\n", ["sql.max_connections = True"]),
         ('[storage]\nblock_cache_size = "3 potatoes"\n', ["storage.block_cache_size", '"256MB"']),
-        ('[storage]\nengine = "leveldb"\n', ["storage.engine = 'leveldb'", '"rocksdb" or "memory"']),
+        (
+            '[storage]\nengine = "leveldb"\n',
+            ["storage.engine = 'leveldb'", '"rocksdb" or "memory"'],
+        ),
         ('[cluster]\nbind_address = "nowhere"\n', ["cluster.bind_address", "127.0.0.1:5432"]),
         ('[cluster]\nbind_address = "1.2.3.400:1"\n', ["cluster.bind_address"]),
         ("[raft]\nheartbeat_interval_ms = 100\n", ["raft.heartbeat_interval_ms = 100", "half"]),
@@ -50,7 +71,9 @@ def test_sources_override_in_order(tmp_path: Path) -> None:
         ("[sql\n", ["not valid TOML"]),
     ],
 )
-def test_bad_files_are_refused_with_the_reason(tmp_path: Path, text: str, words: list[str] | None) -> None:
+def test_bad_files_are_refused_with_the_reason(
+    tmp_path: Path, text: str, words: list[str] | None
+) -> None:
     file = write(tmp_path, text)
     if words is None:
         assert load(write(tmp_path, "[sql]\n")) == Config()
@@ -80,7 +103,9 @@ def test_keys_that_wait_for_a_feature_are_listed() -> None:
     assert "sql.max_connections" not in waiting
 
 
-@pytest.mark.parametrize(("text", "count"), [("1MB", 2**20), ("64 KB", 65536), ("5", 5), (7, 7), ("2GB", 2**31)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("1MB", 2**20), ("64 KB", 65536), ("5", 5), (7, 7), ("2GB", 2**31)]
+)
 def test_sizes(text: str | int, count: int) -> None:
     assert size_in_bytes(text) == count
 

@@ -12,7 +12,11 @@ from shardforge.sql.session.copy_format import CopyFormat, RecordReader, line_wr
 TEXT = CopyFormat()
 CSV = CopyFormat(csv=True, delimiter=",", null="")
 
-fields = st.lists(st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6), min_size=2, max_size=4)
+fields = st.lists(
+    st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6),
+    min_size=2,
+    max_size=4,
+)
 
 
 def read(form: CopyFormat, data: bytes, piece: int | None = None) -> list[list[str | None]]:

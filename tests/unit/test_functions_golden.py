@@ -74,7 +74,9 @@ def answer(signature: str, args: list[str | None]) -> dict[str, Any]:
         return {"e": error.sqlstate, "m": error.message}
 
 
-@pytest.mark.parametrize("family", ["comparison", "numbers", "text", "number_format", "pattern"])
+@pytest.mark.parametrize(
+    "family", ["comparison", "numbers", "text", "number_format", "number_parse", "pattern"]
+)
 def test_functions_answer_as_postgresql(family: str) -> None:
     wrong = []
     lines = (GOLDEN / f"{family}.jsonl").read_text("utf-8").splitlines()

@@ -70,7 +70,8 @@ def test_pure_code_does_not_wait(file: Path) -> None:
 
 def test_no_unfinished_business() -> None:
     forbidden = re.compile(
-        r"NotImplementedError|\bTODO\b|\bFIXME\b|except( Exception)?: *pass|# *type: *ignore$", re.MULTILINE
+        r"NotImplementedError|\bTODO\b|\bFIXME\b|except( Exception)?: *pass|# *type: *ignore$",
+        re.MULTILINE,
     )
     for file in FILES:
         assert not forbidden.search(file.read_text(encoding="utf-8")), name_of(file)

@@ -100,7 +100,33 @@ def on_vote_request(raft: Raft, message: Message) -> None:
             raft.election_elapsed = 0
             raft.vote = message.sender
     else:
-        raft.after_append.append(Message(answer, message.sender, raft.id, raft.term, reject=True))
+        raft.after_append.append(_refusal(raft, answer, message.sender))
+
+
+def _refusal(raft: Raft, answer: MessageKind, to: int) -> Message:
+    """A refused vote. A node that is no voter any more adds the newest entry that it knows to be committed.
+
+    Otherwise a remaining voter that missed the commit of a membership change, with a shorter log than those who
+    left, would ask them for votes forever: they refuse, and may not stand themselves. (raft-rs does the same.)
+    """
+    index = log_term = 0
+    if raft.id not in raft.tracker.configuration.voters:
+        index = raft.log.committed
+        log_term = raft.log.term(index) or 0
+    return Message(answer, to, raft.id, raft.term, index, log_term, reject=True)
+
+
+def _learn_commit(raft: Raft, message: Message) -> bool:
+    """Take over what a refusal says is committed. Whether that is a membership change to be applied first."""
+    log = raft.log
+    if (
+        not message.log_term
+        or message.index <= log.committed
+        or not log.matches(message.index, message.log_term)
+    ):
+        return False
+    log.commit_to(message.index)
+    return log.has_unapplied_conf_change()
 
 
 def can_vote(raft: Raft, message: Message) -> bool:
@@ -121,6 +147,9 @@ def on_vote_response(raft: Raft, message: Message) -> None:
         MessageKind.VOTE_RESPONSE if raft.role is Role.CANDIDATE else MessageKind.PRE_VOTE_RESPONSE
     )
     if message.kind is not wanted:
+        return
+    if message.reject and _learn_commit(raft, message):
+        raft.become_follower(raft.term, NO_NODE)
         return
     raft.tracker.votes.setdefault(message.sender, not message.reject)
     result = raft.tracker.tally()

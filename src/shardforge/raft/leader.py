@@ -95,9 +95,7 @@ def on_proposal(raft: Raft, message: Message) -> bool:
 
 def on_read_index(raft: Raft, message: Message) -> None:
     """A linearizable read, from here or from a follower."""
-    if raft.tracker.is_singleton:
-        replication.answer_read(raft, message, raft.log.committed)
-    elif raft.committed_in_term:
+    if raft.committed_in_term:
         replication.begin_read(raft, message)
     else:
         raft.pending_reads.append(message)

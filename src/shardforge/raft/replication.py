@@ -193,7 +193,7 @@ def answer_read(raft: Raft, request: Message, index: int) -> None:
 def begin_read(raft: Raft, request: Message) -> None:
     """Confirm a read at the present commit index: by the lease, or by a round of heartbeats."""
     index = raft.log.committed
-    if raft.lease_until_us > raft.now_us:
+    if raft.is_alone or raft.lease_until_us > raft.now_us:
         answer_read(raft, request, index)
         return
     raft.reads.add(request, index, raft.id)

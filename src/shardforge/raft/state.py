@@ -97,12 +97,13 @@ class Raft:
         """A transfer began in this term: the target may be elected before any promise ends."""
         self.quiescent = False
         self.promised_until_us = 0
-        if not self._is_alone:
+        if not self.is_alone:
             self.promise()
         self.become_follower(self.term, NO_NODE)
 
     @property
-    def _is_alone(self) -> bool:
+    def is_alone(self) -> bool:
+        """Whether this node is the only voter."""
         return self.tracker.configuration.voters == {self.id}
 
     @property
@@ -183,7 +184,7 @@ class Raft:
             return 0
         if self.lease_given_up or self.quiescent or not self.committed_in_term:
             return 0
-        if self._is_alone:
+        if self.is_alone:
             return self.now_us + self.config.lease_us
         own = self.tracker.progress.get(self.id)
         if own is not None:

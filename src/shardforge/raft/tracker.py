@@ -54,11 +54,6 @@ class Tracker:
                 match, last_index + 1, is_learner=known.is_learner
             )
 
-    @property
-    def is_singleton(self) -> bool:
-        """Whether one voter decides alone."""
-        return self._single != 0
-
     def committed(self) -> int:
         """The largest index on a quorum of logs."""
         if self._single:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError
 from shardforge.server.pgwire import backend, frontend
@@ -51,11 +51,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected, or its TLS is up."""
-        assert isinstance(transport, asyncio.Transport)
         first = self.transport is None
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are, without saying so
         if self.conversation is not None:
-            self.conversation.output.attach(transport)
+            self.conversation.output.attach(self.transport)
         if first:
             self.server.connections.add(self)
             self._deadline = self.loop.call_later(STARTUP_SECONDS_MAX, self.abort)

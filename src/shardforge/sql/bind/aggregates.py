@@ -109,8 +109,10 @@ def _place(scope: Scope, made: AggregateCall, row: pgdata.ProcRow, location: int
     home = home_of(scope, made)
     check_aggregate(home, location)
     used = {n.column for n in nodes(made) if isinstance(n, ColumnRef)}
-    if used & home.aggregates.keys():
-        raise scope.shared.error("aggregate function calls cannot be nested", "42803", location)
+    for part in nodes(made):
+        if isinstance(part, ColumnRef) and part.column in home.aggregates:
+            inner = scope.shared.location_of(part)
+            raise scope.shared.error("aggregate function calls cannot be nested", "42803", inner)
     _check_contents(scope, home, made, used, location)
     for column, other in home.aggregates.items():
         if other == made and not _volatile(made) and repr(other) == repr(made):

@@ -139,6 +139,9 @@ def _coerce_unknown(
             raise shared.error(
                 f"cannot accept a value of type {format_type(target)}", "0A000", location
             )
+        site = shared.literals.get(id(expression))
+        if site is not None:
+            location = site[1]
         if _depends_on_now(target, expression.value):
             return IoCast(Const(expression.value, oids.TEXT), target)
         return _literal(shared, expression, target, typmod, location)

@@ -36,7 +36,10 @@ def _bind_column_ref(scope: Scope, node: Node) -> Expression:
         return _bare(scope, first["String"].get("sval", ""), location)
     names = names_of(fields)
     if names[-1] == "*":
-        raise _star_misplaced(scope, location)
+        found, _ = resolve_qualifier(scope, names, location)
+        if found is None:
+            raise missing_relation(scope, names[-2], names[:-1], location)
+        return whole_row(scope, *found, location)
     return _qualified(scope, names, location)
 
 
@@ -90,7 +93,7 @@ def _system_column(scope: Scope, name: str, location: int | None) -> Expression 
         (level, visible)
         for level in scope.levels()
         for visible in level.namespace
-        if visible.unqualified and visible.relation and visible.item.table is not None
+        if visible.unqualified and visible.relation and _is_stored(visible.item)
     ]
     if not tables:
         return None
@@ -98,6 +101,11 @@ def _system_column(scope: Scope, name: str, location: int | None) -> Expression 
     if len([v for home, v in tables if home is level]) > 1:
         raise scope.shared.error(f'column reference "{name}" is ambiguous', "42702", location)
     return _system_of(scope, level, visible.item, name, location)
+
+
+def _is_stored(item: RangeItem) -> bool:
+    """Whether the item is a table, a catalog table included: such have system columns."""
+    return item.table is not None or isinstance(item, VirtualItem)
 
 
 def _system_of(
@@ -163,7 +171,7 @@ def column_of(
             found = column
     if found is not None:
         return scope.use(found, home, location)
-    if name in _SYSTEM and visible.item.table is not None:
+    if name in _SYSTEM and _is_stored(visible.item):
         return _system_of(scope, home, visible.item, name, location)
     return None
 

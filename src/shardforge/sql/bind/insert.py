@@ -66,9 +66,9 @@ def bind_insert(scope: Scope, node: Node) -> Insert:
         conflict = _bind_conflict(scope, table, alias, node["onConflictClause"])
     outputs: tuple[OutputColumn, ...] | None = None
     expressions: tuple[Expression, ...] = ()
-    if "returningList" in node:
+    if "returningClause" in node:
         scope.namespace = [open_row(scope, table, alias, row)]
-        outputs, expressions = bind_returning(scope, node["returningList"])
+        outputs, expressions = bind_returning(scope, node["returningClause"])
     return Insert(
         table,
         wrap_with(ctes, source),

@@ -27,7 +27,9 @@ _INT8_MAX = 2**63 - 1
 @binds("A_Const")
 def _bind_constant(scope: Scope, node: Node) -> Expression:
     if "sval" in node:
-        return Const(node["sval"].get("sval", ""), oids.UNKNOWN)
+        literal = Const(node["sval"].get("sval", ""), oids.UNKNOWN)
+        scope.shared.literals[id(literal)] = (literal, node.get("location", 0))
+        return literal
     if "ival" in node:
         return Const(node["ival"].get("ival", 0), oids.INT4)
     if node.get("isnull"):
@@ -43,6 +45,8 @@ def _number(scope: Scope, text: str) -> Const:
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdigit():
         value = int(text)
+        if value == -(1 << 31):
+            return Const(value, oids.INT4)  # the scanner saw 2147483648 before the sign
         if -_INT8_MAX - 1 <= value <= _INT8_MAX:
             return Const(value, oids.INT8)
     return Const(input_function(oids.NUMERIC, scope.shared.env.settings)(text), oids.NUMERIC)

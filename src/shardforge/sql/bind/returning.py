@@ -36,10 +36,12 @@ def open_target(scope: Scope, node: Node, verb: str) -> tuple[Table, str]:
 
 
 def bind_returning(
-    scope: Scope, items: list[Node]
+    scope: Scope, node: Node
 ) -> tuple[tuple[OutputColumn, ...], tuple[Expression, ...]]:
     """(output columns, their expressions) of a RETURNING list."""
-    targets = bind_targets(scope, items, "returning")
+    if "options" in node:
+        raise scope.shared.unsupported("WITH in RETURNING")
+    targets = bind_targets(scope, node["exprs"], "returning")
     resolve_unknown_targets(scope, targets)
     outputs: list[OutputColumn] = []
     for target in targets:

@@ -18,6 +18,7 @@ from shardforge.sql.bind.tree import (
     AggregateCall,
     ColumnId,
     ColumnRef,
+    Const,
     Cte,
     Expression,
     Param,
@@ -46,6 +47,8 @@ class Shared:
         self.untyped: dict[int, tuple[Param, int]] = {}
         """Parameters met whose type is not known yet, by id(), with their locations."""
         self.parameter_sites: dict[int, int] = {}
+        self.literals: dict[int, tuple[Const, int]] = {}
+        """Literals without a type yet, by id(), with their locations."""
         self.shapes: dict[ColumnId, Fields] = {}
         """Fields of columns whose values are anonymous rows."""
         self.silent = 0

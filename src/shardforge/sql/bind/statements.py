@@ -49,11 +49,10 @@ def check_parameters(shared: Shared) -> None:
     types = shared.env.parameter_types
     for param, location in shared.untyped.values():
         known = types[param.index]
-        raise shared.error(
-            f"could not determine data type of parameter ${param.index + 1}",
-            "42P18" if known in (None, 0) else "42P08",
-            location,
-        )
+        if known not in (None, 0):
+            raise shared.error(
+                f"could not determine data type of parameter ${param.index + 1}", "42P08", location
+            )
     for index, known in enumerate(types):
         if known in (None, 0):
             raise shared.error(f"could not determine data type of parameter ${index + 1}", "42P18")

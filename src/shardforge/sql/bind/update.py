@@ -93,10 +93,10 @@ def bind_update(scope: Scope, node: Node) -> Update:
     parts = bind_parts(shared, table, row)
     outputs: tuple[OutputColumn, ...] | None = None
     expressions: tuple[Expression, ...] = ()
-    if "returningList" in node:
+    if "returningClause" in node:
         others = scope.namespace[1:]
         scope.namespace = [open_row(scope, table, item.alias or table.name, row), *others]
-        outputs, expressions = bind_returning(scope, node["returningList"])
+        outputs, expressions = bind_returning(scope, node["returningClause"])
     key = key_of(scope, item)
     return Update(
         table,
@@ -128,8 +128,8 @@ def bind_delete(scope: Scope, node: Node) -> Delete:
     index_expressions, index_predicates = bind_index_parts(scope.shared, table, row)
     outputs: tuple[OutputColumn, ...] | None = None
     expressions: tuple[Expression, ...] = ()
-    if "returningList" in node:
-        outputs, expressions = bind_returning(scope, node["returningList"])
+    if "returningClause" in node:
+        outputs, expressions = bind_returning(scope, node["returningClause"])
     key = key_of(scope, item)
     return Delete(
         table,

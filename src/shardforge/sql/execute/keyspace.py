@@ -129,10 +129,10 @@ class IndexSpace:
         start, end = self._suffix(equal, low, high, not_null=not_null)
         if end is not None and start >= end:
             return []
-        spans = []
-        for prefix in self._prefixes(equal, shard):
-            spans.append((prefix + start, prefix_end(prefix) if end is None else prefix + end))
-        return spans
+        return [
+            (prefix + start, prefix_end(prefix) if end is None else prefix + end)
+            for prefix in self._prefixes(equal, shard)
+        ]
 
     def _prefixes(self, equal: Values, shard: Values | None) -> list[bytes]:
         number, index = self._number, self.index.number

@@ -72,10 +72,7 @@ def _offset(expression: Expression, layout: Layout) -> int | None:
 
 async def evaluated(function: Function, rows: Sequence[Row], run: Run) -> list[Any]:
     """`function` of each row, waiting where it must."""
-    results: list[Any] = []
-    for row in rows:
-        results.append(await evaluated_once(function, row, run))
-    return results
+    return [await evaluated_once(function, row, run) for row in rows]
 
 
 async def evaluated_once(function: Function, row: Row, run: Run) -> Any:

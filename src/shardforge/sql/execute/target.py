@@ -128,7 +128,8 @@ class Target:
         new_keys: list[tuple[bytes, Row]] = []
         in_place: list[tuple[bytes, Row]] = []
         for key, old, new in changes:
-            assert old is not None and new is not None, "an update has both rows"
+            assert old is not None, "an update has both rows"
+            assert new is not None, "an update has both rows"
             new_key = self.writer.row_key(new)
             if new_key != key:
                 removed[key] = True

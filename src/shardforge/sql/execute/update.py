@@ -34,7 +34,7 @@ class LockedSource:
     ) -> None:
         self._source = compiler.compile(source)
         self.columns = source.columns
-        self._key = self._source.layout[key] if key in self._source.layout else 0
+        self._key = self._source.layout.get(key, 0)
         self._strength = strength
         self._scan: TableScanOperator | None = None
         if (

@@ -1,4 +1,4 @@
-"""Functions of text. Upper and lower case are ASCII's: the collation and character type are C.
+"""Functions of text. The collation is C; case follows Unicode's simple mappings, as PostgreSQL's C.UTF-8 does.
 
 Lengths and positions count characters. Source: PostgreSQL 15, src/backend/utils/adt/{varlena,oracle_compat,quote}.c.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 from shardforge.errors import QueryError
@@ -19,8 +20,6 @@ from shardforge.sql.types.strings import (
 )
 from shardforge.sql.types.values import Array
 
-_UPPER = str.maketrans({chr(c): chr(c - 32) for c in range(ord("a"), ord("z") + 1)})
-_LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 1)})
 LENGTH_BYTES_MAX = 1_073_741_819
 
 
@@ -36,25 +35,30 @@ def text_array(values: list[str | None] | list[str]) -> Array:
 # ---------------------------------------------------------------- case, length, order
 
 
+def _simple(text: str, change: Callable[[str], str]) -> str:
+    """Each character by Unicode's simple case mapping: one that would become two stays."""
+    return "".join([c if len(changed := change(c)) != 1 else changed for c in text])
+
+
 @implements("upper")
 def upper(text: str) -> str:
-    """ASCII letters to upper case."""
-    return text.upper() if text.isascii() else text.translate(_UPPER)
+    """Upper case, character by character."""
+    return text.upper() if text.isascii() else _simple(text, str.upper)
 
 
 @implements("lower")
 def lower(text: str) -> str:
-    """ASCII letters to lower case."""
-    return text.lower() if text.isascii() else text.translate(_LOWER)
+    """Lower case, character by character."""
+    return text.lower() if text.isascii() else _simple(text, str.lower)
 
 
-_WORD = re.compile("[A-Za-z0-9]+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 @implements("initcap")
 def initcap(text: str) -> str:
-    """The first letter of each ASCII word in upper case, the others in lower."""
-    return _WORD.sub(lambda word: word[0][0].upper() + word[0][1:].lower(), text)
+    """The first letter of each word (letters and digits) in upper case, the others in lower."""
+    return _WORD.sub(lambda word: upper(word[0][0]) + lower(word[0][1:]), text)
 
 
 implements("textlen")(len)

@@ -1,0 +1,10 @@
+CREATE TABLE t (a int PRIMARY KEY, b text, c numeric(10,2) DEFAULT 1.5, d timestamptz DEFAULT now(), e int[]);
+CREATE TABLE u (x int, y text NOT NULL, z varchar(5) CHECK (length(z) > 1), a int, UNIQUE (x));
+CREATE TABLE g (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) STORED);
+CREATE INDEX g_low ON g (abs(n)) WHERE n > 0;
+CREATE TABLE m (p bigint, q text, r jsonb, s boolean, f8 float8, d date, ts timestamp, i2 smallint, ch char(4), u uuid, PRIMARY KEY (p, q));
+CREATE UNIQUE INDEX m_lower ON m (lower(q));
+CREATE UNIQUE INDEX m_part ON m (i2) WHERE s;
+CREATE TABLE pgbench_accounts (aid int NOT NULL PRIMARY KEY, bid int, abalance int, filler char(84));
+CREATE VIEW v AS SELECT a, b, c + 1 AS more FROM t WHERE a > 1;
+CREATE SEQUENCE sq;
