@@ -38,7 +38,9 @@ class _Reader:
         for node, is_keyword in self.picture.nodes:
             if self.at >= len(self.text):
                 break
-            if not is_keyword or self._keyword(node):
+            if not is_keyword:
+                self.at += self._width()
+            elif self._keyword(node):
                 self.at += 1
         number = "".join(self.digits)
         return self.sign + number.removesuffix(".")
