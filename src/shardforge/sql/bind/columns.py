@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from shardforge.errors import QueryError
 from shardforge.sql.bind.casts import field_of, type_name
 from shardforge.sql.bind.dispatch import bind, binds
-from shardforge.sql.bind.ranges import RangeItem
+from shardforge.sql.bind.ranges import RangeItem, VirtualItem
 from shardforge.sql.bind.rows import fields_of
 from shardforge.sql.bind.scope import Node, RangeColumn, Scope, Visible
 from shardforge.sql.bind.subscripts import subscript
