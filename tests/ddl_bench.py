@@ -50,7 +50,9 @@ class Evaluation:
 class Bench:
     """A session's side of DDL, committing each statement unless `begin` was called."""
 
-    def __init__(self, store: CatalogStore, database: str = "shardforge", session_id: int = 7) -> None:
+    def __init__(
+        self, store: CatalogStore, database: str = "shardforge", session_id: int = 7
+    ) -> None:
         self.store = store
         self.database = database
         self.session_id = session_id

@@ -56,7 +56,9 @@ def test_a_shard_key_places_rows_and_must_be_in_the_primary_key():
         )
         table = table_of(bench, "o")
         assert (table.sharding.kind, table.sharding.shard_key) == ("colocated", (1,))
-        assert (await bench.fails("CREATE TABLE p (w int, id int PRIMARY KEY) WITH (shard_key='w')"))[0] == "42P16"
+        assert (
+            await bench.fails("CREATE TABLE p (w int, id int PRIMARY KEY) WITH (shard_key='w')")
+        )[0] == "42P16"
         assert (await bench.fails("CREATE TABLE p (w int) WITH (sharding = 'round')"))[0] == "22023"
         assert (await bench.fails("CREATE TABLE p (w int) WITH (nonsense = 1)"))[:2] == (
             "22023", 'unrecognized parameter "nonsense"',
@@ -128,7 +130,9 @@ ERRORS = [
 
 def test_errors_are_postgresql_s():
     async def test(bench: Bench) -> None:
-        await bench.run("CREATE TABLE t (a int PRIMARY KEY, b int, s serial); CREATE TABLE c (t int REFERENCES t)")
+        await bench.run(
+            "CREATE TABLE t (a int PRIMARY KEY, b int, s serial); CREATE TABLE c (t int REFERENCES t)"
+        )
         for text, sqlstate, message, detail in ERRORS:
             assert await bench.fails(text) == (sqlstate, message, detail), text
 
@@ -138,7 +142,10 @@ def test_errors_are_postgresql_s():
 NOTICES = [
     ("CREATE TABLE IF NOT EXISTS t (x int)", 'NOTICE: relation "t" already exists, skipping'),
     ("DROP TABLE IF EXISTS nope", 'NOTICE: table "nope" does not exist, skipping'),
-    ("ALTER TABLE IF EXISTS nope ADD COLUMN b int", 'NOTICE: relation "nope" does not exist, skipping'),
+    (
+        "ALTER TABLE IF EXISTS nope ADD COLUMN b int",
+        'NOTICE: relation "nope" does not exist, skipping',
+    ),
     ("CREATE SCHEMA IF NOT EXISTS public", 'NOTICE: schema "public" already exists, skipping'),
     ("TRUNCATE t CASCADE", 'NOTICE: truncate cascades to table "c"'),
     ("DROP TABLE t CASCADE", "NOTICE: drop cascades to constraint c_t_fkey on table c"),
@@ -212,7 +219,9 @@ def test_identity_sequences_are_part_of_their_column():
 
 def test_like_copies_what_is_asked_for():
     async def test(bench: Bench) -> None:
-        await bench.run("CREATE TABLE t (a int PRIMARY KEY, b int UNIQUE, c serial); CREATE INDEX ON t (c DESC)")
+        await bench.run(
+            "CREATE TABLE t (a int PRIMARY KEY, b int UNIQUE, c serial); CREATE INDEX ON t (c DESC)"
+        )
         await bench.run("CREATE TABLE bare (LIKE t); CREATE TABLE full_copy (LIKE t INCLUDING ALL)")
         assert [i.name for i in table_of(bench, "bare").indexes] == [""]
         copy = table_of(bench, "full_copy")
@@ -226,7 +235,9 @@ def test_like_copies_what_is_asked_for():
 
 def test_the_catalog_is_there_again_after_a_restart():
     async def test(bench: Bench) -> None:
-        await bench.run("CREATE SCHEMA s; CREATE TABLE s.t (a int PRIMARY KEY); CREATE ROLE bob PASSWORD 'x'")
+        await bench.run(
+            "CREATE SCHEMA s; CREATE TABLE s.t (a int PRIMARY KEY); CREATE ROLE bob PASSWORD 'x'"
+        )
         await bench.run("CREATE TEMP TABLE gone (a int)")
         reopened = type(bench.store)(bench.store.coordinator)
         await reopened.load()

@@ -54,7 +54,10 @@ def psql_queries(dsn: str) -> list[tuple[str, str]]:
     found = []
     for command in COMMANDS:
         done = subprocess.run(  # noqa: S603
-            ["psql", "-X", "-E", "-d", dsn, "-c", command], capture_output=True, text=True, check=False
+            ["psql", "-X", "-E", "-d", dsn, "-c", command],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         for query in re.findall(r"\*+ QUERY \*+\n(.*?)\n\*{10,}", done.stdout, re.DOTALL):
             found.append((f"psql {command}", query))
@@ -64,7 +67,8 @@ def psql_queries(dsn: str) -> list[tuple[str, str]]:
 def sqlalchemy_queries(dsn: str) -> list[tuple[str, str]]:
     """(inspector method, query) of SQLAlchemy's connection start and reflection."""
     engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, cursor_factory=psycopg.ClientCursor)
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(dsn, cursor_factory=psycopg.ClientCursor),
     )
     found: list[tuple[str, str]] = []
     label = "connect"
@@ -99,7 +103,10 @@ def asyncpg_queries() -> list[tuple[str, str]]:
     wanted = "ARRAY[1007, 1009, 3802, 1700, 3904]::oid[]"
     return [
         ("asyncpg introspect_types", introspection.INTRO_LOOKUP_TYPES.replace("$1::oid[]", wanted)),
-        ("asyncpg type by name", introspection.TYPE_BY_NAME.replace("$1", "'int4'").replace("$2", "'pg_catalog'")),
+        (
+            "asyncpg type by name",
+            introspection.TYPE_BY_NAME.replace("$1", "'int4'").replace("$2", "'pg_catalog'"),
+        ),
     ]
 
 
@@ -125,7 +132,12 @@ def main(dsn: str) -> None:
             if query not in seen:
                 names, rows = text_rows(connection, query)
                 hidden = [[hide(value) for value in row] for row in rows]
-                seen[query] = {"client": label, "query": hide(query), "columns": names, "rows": hidden}
+                seen[query] = {
+                    "client": label,
+                    "query": hide(query),
+                    "columns": names,
+                    "rows": hidden,
+                }
     lines = (json.dumps(record, ensure_ascii=False) for record in seen.values())
     (HERE / "queries.jsonl").write_text("\n".join(lines) + "\n")
 

@@ -21,6 +21,7 @@ from shardforge.sql.catalog.quoting import quote_identifier, quote_qualified
 from shardforge.sql.catalog.ruleutils import visible_names
 from shardforge.sql.catalog.sequences import SequenceFunctions, SequenceState, SequenceStore
 from shardforge.sql.catalog.snapshot import CatalogSnapshot, IndexRelation, Relation
+from shardforge.sql.catalog.virtual.relations import system_descriptions
 from shardforge.sql.parse import parse_type_name
 from shardforge.sql.types.registry import array_of, find_type, format_type, type_named
 
@@ -265,11 +266,14 @@ class CatalogFunctions:
                 return relation.comment
         if catalog in (None, "pg_namespace"):
             schema = self.snapshot.schema_by_id(oid)
-            if schema is not None:
+            if schema is not None and schema.comment is not None:
                 return schema.comment
         if catalog in (None, "pg_constraint"):
-            return self._constraint_comment(oid)
-        return None
+            comment = self._constraint_comment(oid)
+            if comment is not None:
+                return comment
+        known = self.snapshot.virtual.get(("pg_catalog", catalog or ""))
+        return None if known is None else system_descriptions().get((known.id, oid))
 
     def _constraint_comment(self, oid: int) -> str | None:
         for table in self.snapshot.tables():

@@ -127,6 +127,7 @@ implements(
 )(lambda oid: None)
 implements("pg_get_triggerdef_ext", "pg_get_ruledef_ext")(lambda oid, pretty: None)
 implements("pg_relation_is_publishable")(lambda oid: False)
+implements("pg_partition_ancestors", "pg_partition_tree")(lambda oid: ())  # nothing is partitioned
 
 # ---------------------------------------------------------------- descriptions
 

@@ -16,7 +16,7 @@ from shardforge.sql.catalog.descriptors import (
 from shardforge.sql.catalog.relations import VirtualContext
 from shardforge.sql.catalog.ruleutils import relations_named
 from shardforge.sql.catalog.snapshot import SYSTEM_SCHEMAS
-from shardforge.sql.catalog.virtual.base import Record, all_tables, rows_of
+from shardforge.sql.catalog.virtual.base import Record, all_tables, lines_of, rows_of
 from shardforge.sql.ddl.index_names import column_labels
 from shardforge.sql.pgdata import types as pg_types
 from shardforge.sql.types.values import Array
@@ -254,9 +254,17 @@ def _described(objoid: int, classoid: int, text: str | None, sub: int = 0) -> It
         yield {"objoid": objoid, "classoid": classoid, "objsubid": sub, "description": text}
 
 
+@cache
+def system_descriptions() -> dict[tuple[int, int], str]:
+    """(catalog oid, object oid) -> PostgreSQL's own description of a type, function, operator, ..."""
+    return {(int(f[1]), int(f[0])): f[2] for f in lines_of("pg_description")}
+
+
 @rows_of("pg_description")
 def pg_description(ctx: VirtualContext) -> Iterator[Record]:
-    """Comments of relations, columns, constraints, indexes and schemas."""
+    """Comments of relations, columns, constraints, indexes and schemas; PostgreSQL's of its own objects."""
+    for (classoid, objoid), text in system_descriptions().items():
+        yield from _described(objoid, classoid, text)
     for relation in ctx.snapshot.relations():
         yield from _described(relation.id, CLASS, relation.comment)
         if isinstance(relation, (Table, View)):
