@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.ddl_bench import Bench, on_bench
 
 from shardforge.sql.catalog.descriptors import Sequence, Table
+from tests.ddl_bench import Bench, on_bench
 
 
 def table_of(bench: Bench, name: str) -> Table:
@@ -89,7 +89,8 @@ ERRORS = [
     ("CREATE TABLE x (xmin int)", "42701", 'column name "xmin" conflicts with a system column name', ""),
     ("CREATE TABLE x (a json UNIQUE)", "42704",
      'data type json has no default operator class for access method "btree"', ""),
-    ("CREATE TABLE x (a int) PARTITION BY RANGE (a)", "0A000", "table partitioning (PARTITION BY) is not supported", ""),
+    ("CREATE TABLE x (a int) PARTITION BY RANGE (a)", "0A000",
+     "table partitioning (PARTITION BY) is not supported", ""),
     ("CREATE TABLE x () INHERITS (t)", "0A000", "table inheritance (INHERITS) is not supported", ""),
     ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "0A000", "CREATE FUNCTION is not supported", ""),
     ("DROP TABLE nope", "42P01", 'table "nope" does not exist', ""),

@@ -27,6 +27,11 @@ COMMANDS = (
     r"\d customer", r"\d item", r"\d shop.purchase", r"\d rich", r"\d counter", r"\d log", r"\d item_big",
     r"\d+ customer", r"\dt shop.*", r"\dC integer", r"\do ||", r"\dd", r"\sv rich", r"\dL", r"\db", r"\da count",
 )  # fmt: skip
+REFLECTIONS = (
+    "get_table_names", "get_view_names", "get_sequence_names", "get_multi_columns", "get_multi_pk_constraint",
+    "get_multi_foreign_keys", "get_multi_indexes", "get_multi_unique_constraints", "get_multi_check_constraints",
+    "get_multi_table_comment",
+)  # fmt: skip
 NAMES = """
 SELECT oid::text, 'class:' || relname FROM pg_class WHERE oid >= 16384
 UNION ALL SELECT oid::text, 'constraint:' || conname FROM pg_constraint WHERE oid >= 16384
@@ -53,14 +58,14 @@ def psql_queries(dsn: str) -> list[tuple[str, str]]:
     """(command, query) of every query behind a backslash command."""
     found = []
     for command in COMMANDS:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             ["psql", "-X", "-E", "-d", dsn, "-c", command],
             capture_output=True,
             text=True,
             check=False,
         )
-        for query in re.findall(r"\*+ QUERY \*+\n(.*?)\n\*{10,}", done.stdout, re.DOTALL):
-            found.append((f"psql {command}", query))
+        queries = re.findall(r"\*+ QUERY \*+\n(.*?)\n\*{10,}", done.stdout, re.DOTALL)
+        found += [(f"psql {command}", query) for query in queries]
     return found
 
 
@@ -83,9 +88,7 @@ def sqlalchemy_queries(dsn: str) -> list[tuple[str, str]]:
         pass
     inspector = sqlalchemy.inspect(engine)
     for schema in (None, "shop"):
-        for name in ("get_table_names", "get_view_names", "get_sequence_names", "get_multi_columns",
-                     "get_multi_pk_constraint", "get_multi_foreign_keys", "get_multi_indexes",
-                     "get_multi_unique_constraints", "get_multi_check_constraints", "get_multi_table_comment"):  # fmt: skip
+        for name in REFLECTIONS:
             label = name
             getattr(inspector, name)(schema=schema)
     for name, arguments in (("get_schema_names", ()), ("get_enums", ()), ("get_domains", ()), ("has_table", ("item",)),
