@@ -20,7 +20,7 @@ _NATIVE = {
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
 }  # fmt: skip
 _NATIVE_PREFIXES = (
-    "int2", "int4", "int8", "int24", "int42", "int28", "int82", "int48", "int84", "oid", "bool", "char", "name", 
+    "int2", "int4", "int8", "int24", "int42", "int28", "int82", "int48", "int84", "oid", "bool", "char", "name",
     "bytea", "text_", "uuid_", "xid8",
 )  # fmt: skip
 _NATIVE_COMPARE = (
@@ -153,6 +153,21 @@ def bpchar_smaller(a: str, b: str) -> str:
     """The lesser, trailing blanks aside."""
     return a if a.rstrip(" ") <= b.rstrip(" ") else b
 
+
+# ---------------------------------------------------------------- vectors of oids
+
+
+def _vector_operator(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def compare_vectors(a: Sequence[int], b: Sequence[int]) -> Any:
+        """Shorter vectors first, then oid by oid (btoidvectorcmp)."""
+        return compare((len(a), *a), (len(b), *b))
+
+    return compare_vectors
+
+
+for _suffix in ("lt", "le", "gt", "ge"):
+    implements(f"oidvector{_suffix}")(_vector_operator(_NATIVE[_suffix]))
+implements("btoidvectorcmp")(_vector_operator(three_way))
 
 # ---------------------------------------------------------------- records
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 from shardforge.errors import QueryError, unsupported
+from shardforge.sql import pgdata
 from shardforge.sql.functions.registry import implements
 from shardforge.sql.types.binary import decode_escaped, decode_hex
+from shardforge.sql.types.registry import send_function, supported
 
 implements("md5_text")(lambda text: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
 implements("md5_bytea")(lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest())
@@ -191,3 +194,20 @@ def set_bit(data: bytes, index: int, value: int) -> bytes:
         raise QueryError("new bit must be 0 or 1", "22023")
     byte = data[index // 8] & ~(1 << index % 8) | value << index % 8
     return data[: index // 8] + bytes([byte]) + data[index // 8 + 1 :]
+
+
+# ---------------------------------------------------------------- binary forms
+
+
+def _sender(arg_types: tuple[int, ...], result_type: int) -> Callable[[Any], bytes]:
+    """The send function of the argument's type."""
+    del result_type
+    return send_function(arg_types[0])
+
+
+_SENDERS = {
+    row.typsend
+    for row in pgdata.types()
+    if supported(row.oid) and row.typelem == 0 and row.typsend != "-"
+}
+implements(*sorted(_SENDERS), typed=True)(_sender)

@@ -174,6 +174,7 @@ def _narrow(low: int, high: int, name: str) -> Callable[[int], int]:
 implements("i4toi2", "int82")(_narrow(INT2_MIN, INT2_MAX, "smallint"))
 implements("int84")(_narrow(INT4_MIN, INT4_MAX, "integer"))
 implements("i8tooid")(_narrow(0, 2**32 - 1, "OID"))
+implements("xid8toxid")(lambda value: value % 2**32)
 implements("i2toi4", "int28", "int48", "oidtoi8")(int)
 
 

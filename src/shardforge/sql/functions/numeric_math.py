@@ -156,7 +156,7 @@ def numeric_log(base: Decimal, value: Decimal) -> Decimal:
     return checked(rescaled(context.divide(context.ln(value), denominator), scale))
 
 
-implements("log(numeric)")(lambda value: numeric_log(Decimal(10), value))
+implements("log(numeric)", "log10(numeric)")(lambda value: numeric_log(Decimal(10), value))
 
 # ---------------------------------------------------------------- power
 
