@@ -56,7 +56,8 @@ def make_aggregate(
     order = tuple(bind_order(scope, node.get("agg_order", []), args, arguments))
     distinct = bool(node.get("agg_distinct"))
     if distinct:
-        _check_distinct(scope, args, order, location)
+        sites = [location_of(item["SortBy"]["node"]) for item in node.get("agg_order", [])]
+        _check_distinct(scope, args, order, sites, location)
     return AggregateCall(
         row.oid, name, args, result, distinct, order, bind_filter(scope, node), star
     )
@@ -80,14 +81,18 @@ def bind_order(
 
 
 def _check_distinct(
-    scope: Scope, args: tuple[Expression, ...], order: tuple[SortKey, ...], location: int
+    scope: Scope,
+    args: tuple[Expression, ...],
+    order: tuple[SortKey, ...],
+    sites: list[int | None],
+    location: int,
 ) -> None:
-    for key in order:
+    for key, at in zip(order, sites, strict=True):
         if key.expression not in args:
             raise scope.shared.error(
                 "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
                 "42P10",
-                location,
+                at,
             )
     for arg in args:
         require_equality(scope, arg.type, location)
@@ -108,12 +113,11 @@ def _place(scope: Scope, made: AggregateCall, row: pgdata.ProcRow, location: int
     """Hand the call to its level and refer to it."""
     home = home_of(scope, made)
     check_aggregate(home, location)
-    used = {n.column for n in nodes(made) if isinstance(n, ColumnRef)}
     for part in nodes(made):
         if isinstance(part, ColumnRef) and part.column in home.aggregates:
             inner = scope.shared.location_of(part)
             raise scope.shared.error("aggregate function calls cannot be nested", "42803", inner)
-    _check_contents(scope, home, made, used, location)
+    _check_contents(scope, home, made, location)
     for column, other in home.aggregates.items():
         if other == made and not _volatile(made) and repr(other) == repr(made):
             scope.leave(home, column)
@@ -124,14 +128,14 @@ def _place(scope: Scope, made: AggregateCall, row: pgdata.ProcRow, location: int
     return scope.shared.reference(column, made.type, made.typmod, location)
 
 
-def _check_contents(
-    scope: Scope, home: Scope, made: AggregateCall, used: set[Any], location: int
-) -> None:
+def _check_contents(scope: Scope, home: Scope, made: AggregateCall, location: int) -> None:
     windows = {column for window in home.windows for column, _ in window.calls}
-    if used & windows:
-        raise scope.shared.error(
-            "aggregate function calls cannot contain window function calls", "42803", location
-        )
+    for part in nodes(made):
+        if isinstance(part, ColumnRef) and part.column in windows:
+            raise scope.shared.error(
+                "aggregate function calls cannot contain window function calls", "42803",
+                scope.shared.location_of(part),
+            )  # fmt: skip
     if any(isinstance(n, Call) and n.retset for arg in made.args for n in nodes(arg)):
         raise scope.shared.error(
             "aggregate function calls cannot contain set-returning function calls", "0A000", location,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shardforge.errors import DatabaseError, QueryError, unsupported
+from shardforge.errors import DatabaseError, unsupported
 from shardforge.sql import pgdata
 from shardforge.sql.bind import pathways, polymorphic
 from shardforge.sql.bind.pathways import Coercion, can_coerce, common_type, pathway
@@ -30,6 +30,7 @@ from shardforge.sql.bind.tree import (
 )
 from shardforge.sql.functions import registry as functions
 from shardforge.sql.types import oids
+from shardforge.sql.types.interval_text import FULL_RANGE, parse_interval
 from shardforge.sql.types.registry import coercion, format_type, input_function
 
 IMPLICIT, ASSIGNMENT, EXPLICIT = Coercion.IMPLICIT, Coercion.ASSIGNMENT, Coercion.EXPLICIT
@@ -60,9 +61,12 @@ def _literal(shared: Shared, const: Const, target: int, typmod: int, location: i
     """A literal read by the input function of `target`."""
     if const.value is None:
         return Const(None, target)
+    value: Any
     try:
         if target in _REG_TYPES:
             value = lookup_reg_literal(shared, target, const.value)
+        elif target == oids.INTERVAL and typmod >= 0:
+            value = parse_interval(const.value, typmod >> 16 & FULL_RANGE)
         else:
             value = input_function(target, shared.env.settings)(const.value)
     except DatabaseError as error:
@@ -258,7 +262,10 @@ def coerce_typmod(
     if isinstance(expression, Const):
         if expression.value is None:
             return Const(None, target, typmod)
-        return Const(apply(expression.value), target, typmod)
+        try:
+            return Const(apply(expression.value), target, typmod)
+        except DatabaseError:
+            pass  # It fails only if it is ever evaluated.
     return LengthCoercion(expression, target, typmod, context == EXPLICIT)
 
 
@@ -276,12 +283,7 @@ def coerce_to_target(
     if not can_coerce(expression.type, target, context):
         return None
     made = coerce_type(scope, expression, target, typmod, context, location)
-    try:
-        return coerce_typmod(made, typmod, context, scope)
-    except QueryError as error:
-        if not error.position and not isinstance(expression, Const):
-            error.position = scope.shared.position(location)
-        raise
+    return coerce_typmod(made, typmod, context, scope)
 
 
 def coerce_boolean(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind.casts import field_of, type_name
-from shardforge.sql.bind.dispatch import bind, binds
+from shardforge.sql.bind.dispatch import bind, binds, location_of
 from shardforge.sql.bind.ranges import RangeItem, VirtualItem
 from shardforge.sql.bind.rows import fields_of
 from shardforge.sql.bind.scope import Node, RangeColumn, Scope, Visible
@@ -38,7 +38,7 @@ def _bind_column_ref(scope: Scope, node: Node) -> Expression:
     if names[-1] == "*":
         found, _ = resolve_qualifier(scope, names, location)
         if found is None:
-            raise missing_relation(scope, names[-2], names[:-1], location)
+            raise missing_relation(scope, names[-2], location)
         return whole_row(scope, *found, location)
     return _qualified(scope, names, location)
 
@@ -186,11 +186,7 @@ def _qualified(scope: Scope, names: list[str], location: int) -> Expression:
         if expression is not None:
             return expression
         return _as_function(scope, home, visible, names, column, location)
-    if len(names) == 2:
-        base = find_column(scope, names[0], location)
-        if base is not None:
-            return select_field(scope, base, column, location)
-    raise missing_relation(scope, names[-2], names[:-1], location)
+    raise missing_relation(scope, names[-2], location)
 
 
 def _as_function(
@@ -290,10 +286,7 @@ def expand_star(scope: Scope, names: list[str], location: int) -> Iterator[tuple
         home, visible = row
         yield from _all_columns(scope, home, visible, location)
         return
-    base = find_column(scope, names[0], location) if len(names) == 2 else None
-    if base is None:
-        raise missing_relation(scope, names[-2], names[:-1], location)
-    yield from expand_row(scope, base, location)
+    raise missing_relation(scope, names[-2], location)
 
 
 def _check_lateral_star(scope: Scope, visible: Visible) -> None:
@@ -326,18 +319,26 @@ def expand_row(
 @binds("A_Indirection")
 def _bind_indirection(scope: Scope, node: Node) -> Expression:
     base = bind(scope, node["arg"])
+    location = location_of(node["arg"])
     pending: list[Node] = []
     for step in node["indirection"]:
         if "A_Indices" in step:
             pending.append(step["A_Indices"])
             continue
         if pending:
-            base = subscript(scope, base, pending)
+            base = subscript(scope, base, pending, location)
             pending = []
         if "A_Star" in step:
             raise _star_misplaced(scope, None)
-        base = select_field(scope, base, step["String"].get("sval", ""), None)
-    return subscript(scope, base, pending) if pending else base
+        name = step["String"].get("sval", "")
+        row = node["arg"].get("ColumnRef")
+        if row is not None and isinstance(base, (RowExpr, Case)) and base.type != oids.RECORD:
+            shape = fields_of(scope.shared, base) or ()
+            if name not in [own for own, _, _ in shape]:
+                shown = f"{names_of(row['fields'])[-1]}.{name}"
+                raise scope.shared.error(f"column {shown} does not exist", "42703", location)
+        base = select_field(scope, base, name, location)
+    return subscript(scope, base, pending, location) if pending else base
 
 
 # ---------------------------------------------------------------- what is missing
@@ -396,9 +397,14 @@ def _distance(a: str, b: str, limit: int) -> int:
     return row[-1]
 
 
-def missing_relation(
-    scope: Scope, name: str, qualifier: list[str], location: int | None
-) -> QueryError:
+def _hidden(scope: Scope, name: str, location: int | None) -> QueryError:
+    return scope.shared.error(
+        f'invalid reference to FROM-clause entry for table "{name}"', "42P01", location,
+        hint=f'There is an entry for table "{name}", but it cannot be referenced from this part of the query.',
+    )  # fmt: skip
+
+
+def missing_relation(scope: Scope, name: str, location: int | None) -> QueryError:
     """42P01 for a qualifier that names nothing in FROM."""
     for level in scope.levels():
         for visible in level.namespace:
@@ -409,11 +415,7 @@ def missing_relation(
                     hint=f'Perhaps you meant to reference the table alias "{visible.alias}".',
                 )  # fmt: skip
             if visible.alias == name:
-                return scope.shared.error(
-                    f'invalid reference to FROM-clause entry for table "{name}"', "42P01", location,
-                    hint=f'There is an entry for table "{name}", but it cannot be referenced from '
-                    "this part of the query.",
-                )  # fmt: skip
-    return scope.shared.error(
-        f'missing FROM-clause entry for table "{".".join(qualifier)}"', "42P01", location
-    )
+                return _hidden(scope, name, location)
+        if name in level.hidden:
+            return _hidden(scope, name, location)
+    return scope.shared.error(f'missing FROM-clause entry for table "{name}"', "42P01", location)

@@ -70,6 +70,8 @@ def location_of(node: Node) -> int | None:
         if name == "A_Expr":
             left = inner.get("lexpr")
             candidates = [own, location_of(left) if left and "List" not in left else None]
+        elif name == "TypeCast" and "A_Const" in inner["arg"]:
+            return location_of(inner["arg"])
         elif name == "TypeCast":
             type_location = inner.get("typeName", {}).get("location")
             candidates = [own, type_location, location_of(inner["arg"])]

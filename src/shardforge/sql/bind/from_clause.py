@@ -359,6 +359,7 @@ def _joined(
     item.columns = [*merged, *others]
     if alias is not None:
         item.aliased = True
+        scope.hidden.update(entry.alias for entry in visible if entry.alias is not None)
         item.columns = [
             RangeColumn(c.name, c.type, c.typmod, item, c.table, c.attnum, source=c)
             for c in item.columns

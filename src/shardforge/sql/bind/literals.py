@@ -45,6 +45,8 @@ def _number(scope: Scope, text: str) -> Const:
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdigit():
         value = int(text)
+        if -(2**31) <= value < 2**31:
+            return Const(value, oids.INT4)
         if value == -(1 << 31):
             return Const(value, oids.INT4)  # the scanner saw 2147483648 before the sign
         if -_INT8_MAX - 1 <= value <= _INT8_MAX:
@@ -154,7 +156,10 @@ def check_collation(scope: Any, names: list[str], location: int | None) -> None:
     """Only byte order is here: "C", "POSIX", "default" and what is equal to them."""
     if names[-1] in ("C", "POSIX", "default", "ucs_basic") and names[:-1] in ([], ["pg_catalog"]):
         return
-    raise scope.shared.unsupported(f'collation "{names[-1]}"', location, hint='Use COLLATE "C".')
+    raise scope.shared.error(
+        f'collation "{names[-1]}" for encoding "UTF8" does not exist', "42704", location,
+        hint='Only byte order is available: COLLATE "C".',
+    )  # fmt: skip
 
 
 @binds("SetToDefault")

@@ -28,7 +28,7 @@ from shardforge.sql.bind.pathways import (
     element_of,
     is_composite,
 )
-from shardforge.sql.bind.resolution import Ambiguous, Missing, resolve_operator
+from shardforge.sql.bind.resolution import MISSING, Ambiguous, Missing, resolve_operator
 from shardforge.sql.bind.scope import Node, Scope
 from shardforge.sql.bind.tree import (
     ArrayExpr,
@@ -55,11 +55,11 @@ def find_operator(
     scope: Scope, names: Sequence[str], left: int | None, right: int, location: int | None
 ) -> pgdata.OperatorRow:
     """The operator for operands of these types. Raises 42883 or 42725."""
-    found = (
-        resolve_operator(names[-1], left, right)
-        if len(names) == 1 or names[0] == "pg_catalog"
-        else Missing()
-    )
+    found: pgdata.OperatorRow | Ambiguous | Missing = MISSING
+    if len(names) == 1 or names[0] == "pg_catalog":
+        found = resolve_operator(names[-1], left, right)
+    elif scope.shared.catalog.schema_by_name(names[0]) is None:
+        raise scope.shared.error(f'schema "{names[0]}" does not exist', "3F000", location)
     if isinstance(found, pgdata.OperatorRow):
         return found
     shown = f"{'.'.join(names)} {type_name(scope, right)}"

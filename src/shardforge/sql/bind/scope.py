@@ -172,6 +172,7 @@ class Scope:
         "ctes",
         "grouping",
         "has_srf",
+        "hidden",
         "lateral_active",
         "namespace",
         "outer",
@@ -197,6 +198,8 @@ class Scope:
         self.grouping: dict[ColumnId, tuple[Expression, ...]] = {}
         self.ctes: dict[str, CteEntry] = {}
         self.has_srf = False
+        self.hidden: set[str] = set()
+        """Names of FROM items that an aliased join hides."""
         self.targets_allow_srf = False
         self.srf_forbidden = ""
         self.resolve_unknowns = True

@@ -147,14 +147,16 @@ def _bind_sort(select: Select, items: list[Node]) -> None:
 def _bind_distinct(select: Select, items: list[Node]) -> None:
     scope = select.scope
     if items and items[0]:
+        sites: list[int | None] = []
         for item in items:
             target = find_target(scope, item, select.targets, "distinct_on")
             if target.expression.type == oids.UNKNOWN:
                 resolve_unknown_targets(scope, [target])
             if target not in select.distinct_on:
                 select.distinct_on.append(target)
+                sites.append(location_of(item))
             require_equality(scope, target.expression.type, location_of(item))
-        _check_distinct_on(select)
+        _check_distinct_on(select, sites)
         return
     select.distinct = True
     resolve_unknown_targets(scope, select.targets)
@@ -168,7 +170,7 @@ def _bind_distinct(select: Select, items: list[Node]) -> None:
         require_equality(scope, target.expression.type, target.location)
 
 
-def _check_distinct_on(select: Select) -> None:
+def _check_distinct_on(select: Select, sites: list[int | None]) -> None:
     """The DISTINCT ON expressions are the first ORDER BY ones, in any order."""
     left = list(select.distinct_on)
     for target, _ in select.sort:
@@ -179,7 +181,7 @@ def _check_distinct_on(select: Select) -> None:
         elif target not in select.distinct_on:
             raise select.scope.shared.error(
                 "SELECT DISTINCT ON expressions must match initial ORDER BY expressions", "42P10",
-                left[0].location,
+                sites[select.distinct_on.index(left[0])],
             )  # fmt: skip
 
 

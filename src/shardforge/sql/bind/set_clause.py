@@ -57,7 +57,7 @@ def bind_set_clause(
         value = _value(scope, table, column, entry["val"], rows, bool(steps))
         if column.id in assignments and not (steps and column.id in partial):
             raise scope.shared.error(
-                f'multiple assignments to same column "{column.name}"', "42601", location
+                f'multiple assignments to same column "{column.name}"', "42601"
             )
         if value is not None:
             _check_assignable(scope, column)

@@ -22,7 +22,9 @@ from shardforge.sql.types import oids
 _Pair = tuple[Expression | None, Expression | None]
 
 
-def subscript(scope: Scope, base: Expression, steps: list[Node]) -> Expression:
+def subscript(
+    scope: Scope, base: Expression, steps: list[Node], location: int | None
+) -> Expression:
     """base[i][j:k]..."""
     if base.type == oids.JSONB:
         return _json_subscript(scope, base, steps)
@@ -32,6 +34,7 @@ def subscript(scope: Scope, base: Expression, steps: list[Node]) -> Expression:
             f"cannot subscript type {type_name(scope, base.type)} because it does not support "
             "subscripting",
             "42804",
+            location,
         )
     is_slice = any(step.get("is_slice") for step in steps)
     pairs = bind_steps(scope, steps)

@@ -63,7 +63,8 @@ def rewrite(expression: Any, change: Callable[[Any], Any]) -> Any:
     if changed is not None:
         return changed
     updates = {}
-    for name in _names(type(expression)):
+    kind: Any = type(expression)
+    for name in _names(kind):
         if name == "query" and isinstance(expression, tree.Subquery):
             continue
         value = getattr(expression, name)

@@ -85,7 +85,8 @@ def _check_contents(
     windows = {column for window in scope.windows for column, _ in window.calls}
     for part in nodes((args, condition) if condition is not None else args):
         if isinstance(part, ColumnRef) and part.column in windows:
-            raise scope.shared.error("window function calls cannot be nested", "42P20", location)
+            inner = scope.shared.location_of(part)
+            raise scope.shared.error("window function calls cannot be nested", "42P20", inner)
         if isinstance(part, Call) and part.retset:
             raise scope.shared.error(
                 "window function calls cannot contain set-returning function calls", "0A000", location,
