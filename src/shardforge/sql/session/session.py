@@ -117,6 +117,7 @@ class Session:
                 row_numbers=self.instance.catalog.sequences, work_memory=self.instance.config.sql.work_memory,
             )  # fmt: skip
         context.eval.transaction_us = self.transaction_us - UNIX_EPOCH_TO_2000_US
+        self.settings.transaction_us = context.eval.transaction_us
         context.eval.statement_us = self.statement_us - UNIX_EPOCH_TO_2000_US
         context.eval.catalog = self.settings.catalog = self.catalog_functions()
         return context

@@ -23,6 +23,8 @@ class Settings:
         self._undo: list[tuple[str, str | None, str | None]] = []
         self.catalog: Any = None
         """The session's CatalogFunctions: names of the reg* types are read and written by it."""
+        self.transaction_us: int | None = None
+        """The transaction's start, in microseconds since 2000, which input such as 'today' reads."""
         self.changed: set[str] = set()
         """Names changed since the connection last reported them."""
         self._refresh()
