@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_DOWN, Context, Decimal
+from functools import lru_cache
 from typing import Any
 
 from shardforge.errors import QueryError
@@ -84,10 +85,13 @@ def divide_to_scale(a: Decimal, b: Decimal, scale: int) -> Decimal:
     """a / b rounded once to `scale` digits, ties away from zero. b is not zero."""
     digits = a.adjusted() - b.adjusted() + scale + 3
     # Truncation keeps the digit that decides the rounding, so that it happens once.
-    context = Context(
-        prec=max(digits, 3), rounding=ROUND_DOWN, Emax=EXACT.Emax, Emin=EXACT.Emin, traps=[]
-    )
-    return checked(rescaled(context.divide(a, b), scale))
+    result = rescaled(_truncating(max(digits, 3)).divide(a, b), scale)
+    return result if result.adjusted() < 100_000 else checked(result)
+
+
+@lru_cache(maxsize=512)
+def _truncating(digits: int) -> Context:
+    return Context(prec=digits, rounding=ROUND_DOWN, Emax=EXACT.Emax, Emin=EXACT.Emin, traps=[])
 
 
 def _divide_special(a: Decimal, b: Decimal) -> Decimal | None:

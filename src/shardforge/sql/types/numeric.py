@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_UP, Context, Decimal
+from functools import lru_cache
 from typing import Any
 
 from shardforge.errors import QueryError
@@ -63,9 +64,15 @@ def scale_of(value: Decimal) -> int:
     return -exponent
 
 
+@lru_cache(maxsize=1024)
+def quantum(scale: int) -> Decimal:
+    """One unit of the last of `scale` digits after the point."""
+    return Decimal((0, (1,), -scale))
+
+
 def rescaled(value: Decimal, scale: int) -> Decimal:
     """`value` with exactly `scale` digits after the point, ties away from zero. Finite values only."""
-    result = value.quantize(Decimal((0, (1,), -scale)), context=EXACT)
+    result = value.quantize(quantum(scale), context=EXACT)
     return result or result.copy_abs()
 
 
@@ -122,7 +129,7 @@ def numeric_coercion(typmod: int, explicit: bool) -> Coercion:
     """Round to the modifier's scale, and refuse what does not fit its precision, explicit or not."""
     del explicit
     precision, scale = precision_and_scale(typmod)
-    quantum = Decimal((0, (1,), -scale))
+    unit = quantum(scale)
     limit = Decimal((0, (1,), precision - scale))
     field = f"A field with precision {precision}, scale {scale}"
 
@@ -133,7 +140,7 @@ def numeric_coercion(typmod: int, explicit: bool) -> Coercion:
             raise QueryError(
                 "numeric field overflow", "22003", detail=f"{field} cannot hold an infinite value."
             )
-        result = value.quantize(quantum, context=EXACT)
+        result = value.quantize(unit, context=EXACT)
         if result.copy_abs() >= limit:
             # With no digit before the point, PostgreSQL writes the bound as 1 and not as a power of ten.
             bound = f"10^{precision - scale}" if precision != scale else "1"
