@@ -1,11 +1,13 @@
-"""The log as the core sees it: a durable part behind `LogStorage`, and a tail not yet known to be durable.
+"""The log as the core sees it: a durable part behind `LogStorage`, and a tail in memory.
 
-    first_index .. | offset .. handed ..    last_index
-    LogStorage     | unstable: being written | not handed out yet
+    first_index ..   | offset ..         stable ..        handed ..     last_index
+    LogStorage alone | durable, kept     being written    not handed out yet
+                     | until handed on
 
-Invariants: applied <= applying <= committed <= last_index; committed entries are never replaced; the tail
-shadows what the storage holds at and above `offset`, which may be about to be overwritten.
-Source: etcd-io/raft log and log_unstable.
+Entries stay in the tail until they are durable and handed to the state machine, so that in the ordinary course
+nothing is ever read back. Invariants: applied <= applying <= committed <= last_index; offset <= stable <= handed;
+committed entries are never replaced; the tail shadows what the storage holds at and above `offset`, which may
+be about to be overwritten. Source: etcd-io/raft log and log_unstable.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from shardforge.raft.log_storage import LogStorage
 from shardforge.raft.messages import Entry, EntryKind, Snapshot
 
 _PAGE_BYTES = 1 << 20
+_KEPT_MAX = 4096
+"""How many durable entries may wait in memory for the state machine."""
 
 
 def data_size(entries: Sequence[Entry]) -> int:
@@ -35,6 +39,7 @@ class RaftLog:
         "_offset",
         "_snapshot",
         "_snapshot_handed",
+        "_stable",
         "_storage",
         "applied",
         "applying",
@@ -45,7 +50,7 @@ class RaftLog:
         self._storage = storage
         self._entries: list[Entry] = []
         self._offset = storage.last_index() + 1
-        self._handed = self._offset
+        self._handed = self._stable = self._offset
         self._snapshot: Snapshot | None = None
         self._snapshot_handed = False
         self.committed = self.applying = self.applied = storage.first_index() - 1
@@ -148,10 +153,11 @@ class RaftLog:
             self._entries.extend(entries)
         elif first <= offset:
             self._entries = list(entries)
-            self._offset = self._handed = first
+            self._offset = self._stable = self._handed = first
         else:
             self._entries = [*self._entries[: first - offset], *entries]
             self._handed = min(self._handed, first)
+            self._stable = min(self._stable, first)
 
     def append_after(
         self, index: int, term: int, entries: Sequence[Entry], commit: int
@@ -178,14 +184,9 @@ class RaftLog:
     # The tail: handing it out and hearing that it is durable.
 
     @property
-    def has_next_unstable(self) -> bool:
-        """Whether entries wait to be handed to the storage."""
-        return self._handed - self._offset < len(self._entries)
-
-    @property
     def has_unstable(self) -> bool:
         """Whether any entry is not known to be durable."""
-        return bool(self._entries)
+        return self._stable < self._offset + len(self._entries)
 
     def next_unstable(self) -> list[Entry]:
         """Entries not yet handed out."""
@@ -203,11 +204,21 @@ class RaftLog:
 
     def stable_to(self, index: int, term: int) -> None:
         """The storage has the tail up to `index`, unless that part was replaced meanwhile."""
-        count = index + 1 - self._offset
-        if 0 < count <= len(self._entries) and self._entries[count - 1].term == term:
-            self._entries = self._entries[count:]
-            self._offset = index + 1
-            self._handed = max(self._handed, self._offset)
+        position = index - self._offset
+        entries = self._entries
+        if index >= self._stable and position < len(entries) and entries[position].term == term:
+            self._stable = index + 1
+            if self._handed < self._stable:
+                self._handed = self._stable
+            if position > _KEPT_MAX:
+                self._let_go(index)
+
+    def _let_go(self, index: int) -> None:
+        """Leave durable entries up to `index` to the storage alone."""
+        count = min(index + 1, self._stable) - self._offset
+        if count > 0:
+            del self._entries[:count]
+            self._offset += count
 
     # Snapshots.
 
@@ -225,7 +236,7 @@ class RaftLog:
         self._snapshot = snapshot
         self._snapshot_handed = False
         self._entries = []
-        self._offset = self._handed = snapshot.index + 1
+        self._offset = self._stable = self._handed = snapshot.index + 1
         self.committed = snapshot.index
 
     def snapshot_stable(self, index: int) -> None:
@@ -237,19 +248,22 @@ class RaftLog:
     # Applying.
 
     def _appliable(self, *, allow_unstable: bool) -> int:
-        return self.committed if allow_unstable else min(self.committed, self._offset - 1)
+        stable = self._stable - 1
+        return self.committed if allow_unstable or self.committed <= stable else stable
 
-    def has_next_committed(self, *, allow_unstable: bool) -> bool:
-        """Whether committed entries wait to be handed to the state machine."""
-        return (
-            self.applying < self._appliable(allow_unstable=allow_unstable)
-            and not self._applying_paused
-            and self._snapshot is None
-        )
+    def has_work(self, *, allow_unstable: bool) -> bool:
+        """Whether anything waits to be handed to the storage or to the state machine."""
+        if self._handed < self._offset + len(self._entries):
+            return True
+        if self._snapshot is not None:
+            return not self._snapshot_handed
+        if self.applying >= self.committed or self._applying_paused:
+            return False
+        return allow_unstable or self.applying < self._stable - 1
 
     def next_committed(self, *, allow_unstable: bool) -> list[Entry]:
         """Committed entries not yet handed out, within the limit of bytes being applied."""
-        if not self.has_next_committed(allow_unstable=allow_unstable):
+        if self.applying >= self.committed or self._applying_paused or self._snapshot is not None:
             return []
         high = self._appliable(allow_unstable=allow_unstable) + 1
         return self.slice(self.applying + 1, high, self._applying_bytes_max - self._applying_bytes)
@@ -262,6 +276,7 @@ class RaftLog:
             self._applying_bytes >= self._applying_bytes_max
             or self.applying < self._appliable(allow_unstable=allow_unstable)
         )
+        self._let_go(self.applying)
 
     def applied_to(self, index: int, size: int) -> None:
         """The state machine has applied everything up to `index`."""

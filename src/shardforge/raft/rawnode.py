@@ -76,11 +76,11 @@ class Ready(msgspec.Struct):
 class RawNode:
     """One voter of one group."""
 
-    __slots__ = ("_advance", "_async", "_hard", "_lead", "_role", "raft")
+    __slots__ = ("_advance", "_hard", "_lead", "_role", "_sync", "raft")
 
     def __init__(self, config: Config) -> None:
         self.raft = raft = Raft(config)
-        self._async = config.async_storage_writes
+        self._sync = not config.async_storage_writes
         self._hard = (raft.term, raft.vote, raft.log.committed)
         self._lead = raft.lead
         self._role = raft.role
@@ -209,13 +209,13 @@ class RawNode:
         return bool(
             raft.messages
             or raft.after_append
-            or log.has_next_unstable
-            or log.has_next_committed(allow_unstable=not self._async)
+            or log.has_work(allow_unstable=self._sync)
             or raft.read_states
-            or self._hard != (raft.term, raft.vote, log.committed)
+            or log.committed != self._hard[2]
+            or raft.term != self._hard[0]
+            or raft.vote != self._hard[1]
             or raft.role is not self._role
             or raft.lead != self._lead
-            or log.next_snapshot() is not None
         )
 
     def ready(self) -> Ready:
@@ -224,7 +224,7 @@ class RawNode:
         log = raft.log
         hard = (raft.term, raft.vote, log.committed)
         entries = log.next_unstable()
-        ready = Ready(raft.messages, entries, log.next_committed(allow_unstable=not self._async))
+        ready = Ready(raft.messages, entries, log.next_committed(allow_unstable=self._sync))
         if hard != self._hard:
             ready.hard_state = HardState(*hard)
             ready.must_sync = hard[:2] != self._hard[:2]
@@ -238,14 +238,14 @@ class RawNode:
             ready.read_states, raft.read_states = raft.read_states, []
         ready.snapshot = log.next_snapshot()
         raft.messages = []
-        if self._async:
-            self._add_storage_messages(ready)
-        else:
+        if self._sync:
             self._add_own_responses(ready)
+        else:
+            self._add_storage_messages(ready)
         raft.after_append = []
         log.accept_unstable()
         if ready.committed_entries:
-            log.accept_applying(ready.committed_entries, allow_unstable=not self._async)
+            log.accept_applying(ready.committed_entries, allow_unstable=self._sync)
         return ready
 
     def _add_storage_messages(self, ready: Ready) -> None:
