@@ -109,7 +109,7 @@ async def _store_column(ddl: Ddl, old: Table, new: Table, wanted: ColumnDefiniti
     value = _new_value(ddl, old, new, column)
     if value is None:
         if column.not_null and await has_rows(ddl, old):
-            raise contains_nulls(new, column.name)
+            raise contains_nulls(ddl, new, column.name)
         return await _put(ddl, new)
     function, constant = value
     if not constant:
@@ -117,7 +117,7 @@ async def _store_column(ddl: Ddl, old: Table, new: Table, wanted: ColumnDefiniti
     missing = await evaluate(function, ())
     if missing is None:
         if column.not_null and await has_rows(ddl, old):
-            raise contains_nulls(new, column.name)
+            raise contains_nulls(ddl, new, column.name)
         return await _put(ddl, new)
     text = output_function(column.type_oid, _STORED_TEXT)(missing)
     return await _put(ddl, build.replace_column(new, replace(column, missing=text)))
@@ -126,7 +126,8 @@ async def _store_column(ddl: Ddl, old: Table, new: Table, wanted: ColumnDefiniti
 def _new_value(ddl: Ddl, old: Table, new: Table, column: Column) -> tuple[Evaluate, bool] | None:
     """(how to get the column's value from an old row, whether it is the same for all rows); None: NULL."""
     if column.generated is not None:
-        bound = bind_default_over(ddl, old, column, column.generated)
+        bound = expressions.assigned(ddl, old, column, column.generated)
+        assert bound is not None, "checked when the expression was accepted"
         return evaluator(ddl, old, bound), False
     if column.identity:
         sequence = next(s for s in ddl.catalog.sequences() if s.owned_by == (new.id, column.id))
@@ -138,12 +139,6 @@ def _new_value(ddl: Ddl, old: Table, new: Table, column: Column) -> tuple[Evalua
     bound = bind_default(text, column, expressions.environment(ddl, text))
     volatile = any(isinstance(part, tree.Call) and part.volatile == "v" for part in parts(bound))
     return evaluator(ddl, old, bound), not volatile
-
-
-def bind_default_over(ddl: Ddl, table: Table, column: Column, text: str) -> tree.Expression:
-    """An expression over the table's columns, cast to the column's type as an assignment."""
-    display = format_type(column.type_oid, column.typmod)
-    return expressions.bind(ddl, table, f"CAST(({text}) AS {display})")
 
 
 async def _rewrite_with(ddl: Ddl, old: Table, new: Table, values: dict[int, Evaluate]) -> Table:
@@ -298,30 +293,24 @@ def _check_foreign_keys(table: Table, column: Column, type_oid: int) -> None:
 
 
 def _conversion(ddl: Ddl, table: Table, column: Column, node: Node) -> tree.Expression:
+    """The new value of a row's column: USING, or the old value, assigned to the new type."""
     using = node.get("raw_default")
-    display = format_type(column.type_oid, column.typmod)
+    display = format_type(column.type_oid)
+    quoted = quote_identifier(column.name)
+    text = quoted if using is None else deparse_expression(using)
+    bound = expressions.assigned(ddl, table, column, text)
+    if bound is not None:
+        return bound
     if using is not None:
-        text = deparse_expression(using)
-        return bind_default_over(ddl, table, column, text)
-    old = existing(table, column.name)
-    if not _assignable(ddl, old, column):
         raise QueryError(
-            f'column "{column.name}" cannot be cast automatically to type {format_type(column.type_oid)}',
-            "42804",
-            hint=f'You might need to specify "USING {quote_identifier(column.name)}::{display}".',
-        )
-    return bind_default_over(ddl, table, column, quote_identifier(column.name))
-
-
-def _assignable(ddl: Ddl, old: Column, new: Column) -> bool:
-    text = f"NULL::{format_type(old.type_oid)}"
-    try:
-        bind_default(text, replace(new, not_null=False), expressions.environment(ddl, text))
-    except QueryError as failure:
-        if failure.sqlstate in ("42804", "42846"):
-            return False
-        raise
-    return True
+            f'result of USING clause for column "{column.name}" cannot be cast automatically to type {display}',
+            "42804", hint="You might need to add an explicit cast.",
+        )  # fmt: skip
+    target = format_type(column.type_oid, column.typmod)
+    raise QueryError(
+        f'column "{column.name}" cannot be cast automatically to type {display}', "42804",
+        hint=f'You might need to specify "USING {quoted}::{target}".',
+    )  # fmt: skip
 
 
 def _with_default(ddl: Ddl, old: Table, new: Table, before: Column, after: Column) -> Table:

@@ -19,6 +19,7 @@ from shardforge.sql.catalog.sequences import SequenceWait
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.bulk import BulkWriter, DuplicateKeyError
 from shardforge.sql.ddl.context import Ddl
+from shardforge.sql.ddl.names import schema_of
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.keyspace import IndexSpace
 from shardforge.sql.execute.rowwriter import IndexWriter, RowWriter, row_codec, stored_positions
@@ -111,7 +112,7 @@ def duplicate(ddl: Ddl, table: Table, index: Index, values: Sequence[Any]) -> Qu
     return QueryError(
         f'could not create unique index "{index.name}"', "23505",
         detail=f"Key ({names})=({shown_values(ddl, table, index, values)}) is duplicated.",
-        table=table.name, constraint=index.name,
+        schema=schema_of(ddl, table).name, table=table.name, constraint=index.name,
     )  # fmt: skip
 
 
@@ -176,7 +177,7 @@ async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate |
             row = [await _new_value(ddl, storage_id, column, source) for column in columns]
             for position, name in required:
                 if row[position] is None:
-                    raise contains_nulls(new, name)
+                    raise contains_nulls(ddl, new, name)
             await _write_row(ddl, rows, writer, tuple(row))
     try:
         await writer.finish()
@@ -212,11 +213,11 @@ async def _new_value(ddl: Ddl, storage_id: int, column: Evaluate | None, source:
     return await evaluate(column, source)
 
 
-def contains_nulls(table: Table, column: str) -> QueryError:
+def contains_nulls(ddl: Ddl, table: Table, column: str) -> QueryError:
     """The error for a NOT NULL that rows already break."""
     return QueryError(
         f'column "{column}" of relation "{table.name}" contains null values', "23502",
-        table=table.name, column=column,
+        schema=schema_of(ddl, table).name, table=table.name, column=column,
     )  # fmt: skip
 
 
@@ -249,7 +250,7 @@ async def verify_check(ddl: Ddl, table: Table, check: Check) -> None:
             if holds(row) is False:
                 raise QueryError(
                     f'check constraint "{check.name}" of relation "{table.name}" is violated by some row',
-                    "23514", table=table.name, constraint=check.name,
+                    "23514", schema=schema_of(ddl, table).name, table=table.name, constraint=check.name,
                 )  # fmt: skip
 
 
@@ -258,7 +259,7 @@ async def verify_not_null(ddl: Ddl, table: Table, column_id: int, name: str) -> 
     position = stored_positions(table)[column_id]
     async for chunk in scan_rows(ddl, table):
         if any(row[position] is None for _, row in chunk):
-            raise contains_nulls(table, name)
+            raise contains_nulls(ddl, table, name)
 
 
 async def verify_foreign_key(ddl: Ddl, table: Table, key: ForeignKey, target: Table) -> None:
@@ -305,5 +306,5 @@ def _dangling(
         detail = f'Key ({names})=({", ".join(texts)}) is not present in table "{target.name}".'
     return QueryError(
         f'insert or update on table "{table.name}" violates foreign key constraint "{key.name}"',
-        "23503", detail=detail, table=table.name, constraint=key.name,
+        "23503", detail=detail, schema=schema_of(ddl, table).name, table=table.name, constraint=key.name,
     )  # fmt: skip

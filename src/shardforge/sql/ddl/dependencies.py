@@ -76,12 +76,19 @@ class Dependents:
         self._of_relation(relation)
 
     def _of_schema(self, schema: Schema) -> None:
+        inside: list[StoredRelation] = []
         for relation in sorted(self._catalog.relations_of_schema(schema.id), key=lambda r: r.id):
             if isinstance(relation, Sequence) and relation.owned_by is not None:
                 owner = self._catalog.table_by_id(relation.owned_by[0])
                 if owner is not None and owner.schema_id == schema.id:
                     continue
-            self._add(relation, f"schema {schema.name}")
+            if relation.id not in self._plan.relations:
+                inside.append(relation)
+                self._plan.relations[relation.id] = relation
+                what = describe(self._ddl, relation)
+                self._plan.reports.append((what, f"schema {schema.name}"))
+        for relation in inside:
+            self._of_relation(relation)
 
     def _of_relation(self, relation: StoredRelation) -> None:
         because = describe(self._ddl, relation)
