@@ -94,7 +94,7 @@ def copy_rate(server: Running) -> float:
 
 
 def consistent(server: Running) -> bool:
-    """pgbench's own invariant: branches = tellers = accounts = history."""
+    """pgbench's own invariants: accounts = history; branches = tellers (simple-update changes neither)."""
     with psycopg.connect(server.dsn) as connection:
         sums = [
             connection.execute(f"SELECT coalesce(sum({column}), 0) FROM {table}").fetchone()
@@ -105,7 +105,8 @@ def consistent(server: Running) -> bool:
                 ("delta", "pgbench_history"),
             )
         ]
-    return len(set(sums)) == 1
+    branches, tellers, accounts, history = sums
+    return branches == tellers and accounts == history
 
 
 def main() -> None:
@@ -164,7 +165,7 @@ def _measure(
             ratio = statistics.median(r[-1] / r[0] for r in rounds)
             _figures(report, f"{workload}, {clients} clients, tx/s", servers, medians, ratio)
     for server in servers:
-        print(f"{server.name}: branches = tellers = accounts = history: {consistent(server)}")
+        print(f"{server.name}: branches = tellers, accounts = history: {consistent(server)}")
     _figures(report, "memory after, MB", servers, [server.resident_mb() for server in servers])
 
 

@@ -237,7 +237,7 @@ class ShardingConfig:
         "hash", _choice("hash", "range"), '"hash" or "range"', "For tables that do not say."
     )
     initial_shard_count: int = key(
-        4,
+        1,
         _integer(1, 64),
         "an integer from 1 to 64",
         "Shards made at the first start, besides the meta shard.",

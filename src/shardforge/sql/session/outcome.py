@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shardforge.sql.bind.tree import OutputColumn
 
-Row = Sequence[Any]
+Row = tuple[Any, ...]
 
 
 class CopyIn(Protocol):

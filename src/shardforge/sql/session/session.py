@@ -373,8 +373,8 @@ class Session:
         if prepared.kind == "select":
             return Outcome("SELECT", prepared.columns, batches=executable.stream(context, params))
         changed = await executable.run(context, params)
-        rows = changed.rows if prepared.columns is not None else None
-        return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=rows)
+        returned = changed.rows if prepared.columns is not None else None
+        return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=returned)
 
     async def _lock_tables(self, prepared: Prepared) -> Prepared:
         """Lock what the statement uses against DDL; prepared again when a DDL came first."""

@@ -116,7 +116,7 @@ def prepare_statement(
         catalog.version,
         settings.binding,
         declared,
-        tables_used(bound, catalog),
+        locks=tables_used(bound, catalog),
     )
 
 

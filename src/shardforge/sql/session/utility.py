@@ -228,11 +228,9 @@ async def _show(session: Session, node: Node, prepared: Prepared, params: Sequen
 async def _constraints(
     session: Session, node: Node, prepared: Prepared, params: Sequence[Any]
 ) -> Outcome:
-    names = [
-        ".".join(part["RangeVar"]["relname"] for part in (item,))
-        for item in node.get("constraints", [])
-    ]
-    await session.context().set_constraints(names, deferred=bool(node.get("deferred")))
+    if node.get("deferred") or node.get("constraints"):
+        raise unsupported("SET CONSTRAINTS, but for ALL IMMEDIATE")
+    await session.context().check_deferred_now()
     return Outcome("SET CONSTRAINTS")
 
 
