@@ -6,6 +6,7 @@ clean-up to be safe: start-up is recovery.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class Node:
         self._closers: list[Callable[[], None]] = []
         self._store: Store | None = None
         self._blocking: ThreadBlocking | None = None
+        self._purge: asyncio.Task[None] | None = None
         self.server: Server | None = None
         self.instance: Instance | None = None
 
@@ -71,6 +73,7 @@ class Node:
             random=random.Random(), plans=PlanCache(config.sql.statement_cache_size), set_log_level=logs.set_level,
             started_us=clock.wall_us(),
         )  # fmt: skip
+        self._purge = asyncio.create_task(catalog.purge_forever(), name="purge")
         self.server = Server(config, self.instance)
         self._observe()
         self.address = await self.server.listen()
@@ -111,6 +114,10 @@ class Node:
         await self._release()
 
     async def _release(self) -> None:
+        if self._purge is not None:
+            self._purge.cancel()
+            await asyncio.gather(self._purge, return_exceptions=True)
+            self._purge = None
         if self._store is not None:
             await self._store.close()
             self._store = None

@@ -14,10 +14,11 @@ ones in between. Table locks (`locks`) keep a table's users and its DDL apart, s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from shardforge.errors import QueryError
+from shardforge.errors import DatabaseError, QueryError
 from shardforge.keys import prefix_end
 from shardforge.sql.catalog import codec
 from shardforge.sql.catalog.descriptors import (
@@ -48,6 +49,8 @@ from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, Tra
 
 if TYPE_CHECKING:
     from shardforge.txn.store import Store
+
+log = logging.getLogger("shardforge.catalog")
 
 _OID_BATCH: Final = 64
 
@@ -163,6 +166,17 @@ class CatalogStore:
 
         self.purge_wanted.clear()
         return await purge(self.coordinator, self.building)
+
+    async def purge_forever(self) -> None:
+        """`purge_dropped` at the start and after each commit that dropped something; for a background task."""
+        self.purge_wanted.set()
+        while True:
+            await self.purge_wanted.wait()
+            try:
+                while await self.purge_dropped():
+                    pass
+            except DatabaseError as failure:
+                log.warning("dropped rows stay for now: %s", failure)
 
     # ---- snapshots -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ writes. Source: PostgreSQL 15, src/backend/commands/tablecmds.c (ATRewriteTable)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -47,8 +48,8 @@ def row_writer(ddl: Ddl, table: Table) -> RowWriter:
     return RowWriter(table, bound, predicates)
 
 
-async def scan_rows(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, Row]]]:
-    """Chunks of (row key, row in the newest layout), every row of the table once."""
+async def _scan(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """Chunks of (row key, row bytes), every row of the table once."""
     transaction = ddl.transaction
     if transaction.isolation is Isolation.READ_COMMITTED:
         transaction.begin_statement()
@@ -57,26 +58,32 @@ async def scan_rows(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, R
             "a change of a table's rows in a REPEATABLE READ or SERIALIZABLE transaction that has read already"
         )
     space = IndexSpace(table, table.indexes[0])
-    decode = row_codec(table).decode
     owns = space.owner()
     for start, end in space.whole():
         async for chunk in transaction.scan(start, end):
-            if owns is not None:
-                chunk = [pair for pair in chunk if owns(pair[0])]
-            yield [(key, decode(value)) for key, value in chunk]
+            yield chunk if owns is None else [pair for pair in chunk if owns(pair[0])]
+
+
+async def scan_rows(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, Row]]]:
+    """Chunks of (row key, row in the newest layout), every row of the table once."""
+    decode = row_codec(table).decode
+    async for chunk in _scan(ddl, table):
+        yield [(key, decode(value)) for key, value in chunk]
+        await asyncio.sleep(0)  # a scan in memory never waits: let others run
 
 
 async def count_rows(ddl: Ddl, table: Table) -> int:
     """How many rows the table has."""
     total = 0
-    async for chunk in scan_rows(ddl, table):
+    async for chunk in _scan(ddl, table):
         total += len(chunk)
+        await asyncio.sleep(0)
     return total
 
 
 async def has_rows(ddl: Ddl, table: Table) -> bool:
     """Whether the table has a row."""
-    async for chunk in scan_rows(ddl, table):
+    async for chunk in _scan(ddl, table):
         if chunk:
             return True
     return False
@@ -136,8 +143,8 @@ async def build_index(ddl: Ddl, table: Table, index: Index) -> Table:
         async for chunk in scan_rows(ddl, table):
             for row_key, row in chunk:
                 found = entries.entry(row, context)
-                if found is not None:
-                    await writer.add(found.key, row_key, unique=found.unique)
+                if found is not None and writer.add(found.key, row_key, unique=found.unique):
+                    await writer.flush()
         await writer.finish()
     except DuplicateKeyError as failure:
         raise await _found_twice(ddl, table, entries, failure.key) from None
@@ -172,45 +179,97 @@ async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate |
     rows = row_writer(ddl, new)
     writer = BulkWriter(ddl, codec.Dropped(new))
     required = [(rows.position[c.id], c.name) for c in new.columns if c.not_null and not c.dropped]
-    async for chunk in scan_rows(ddl, old):
-        for _, source in chunk:
-            row = [await _new_value(ddl, storage_id, column, source) for column in columns]
-            for position, name in required:
-                if row[position] is None:
-                    raise contains_nulls(ddl, new, name)
-            await _write_row(ddl, rows, writer, tuple(row))
     try:
+        await _copy_rows(ddl, old, rows, writer, columns, required)
         await writer.finish()
     except DuplicateKeyError:
-        name = new.indexes[0].name
-        raise QueryError(
-            f'could not create unique index "{name}"', "23505", table=new.name
-        ) from None
+        raise await _repeated(ddl, old, rows, columns) from None
     await ddl.mark_dropped(old)
     await ddl.put(new)
     return new
 
 
-async def _write_row(ddl: Ddl, rows: RowWriter, writer: BulkWriter, row: Row) -> None:
+async def _copy_rows(
+    ddl: Ddl, old: Table, rows: RowWriter, writer: BulkWriter, columns: Sequence[Evaluate | None],
+    required: Sequence[tuple[int, str]],
+) -> None:  # fmt: skip
+    put = _row_putter(ddl, rows, writer)
+    new, storage_id = rows.table, rows.table.storage_id
+    fresh_number = columns.index(None) if None in columns else -1
+    functions = [column or _no_value for column in columns]
+    async for chunk in scan_rows(ddl, old):
+        for _, source in chunk:
+            row = await _converted(functions, source)
+            if fresh_number >= 0:
+                number = await ddl.store.sequences.rowid(storage_id)
+                row = (*row[:fresh_number], number, *row[fresh_number + 1 :])
+            for position, name in required:
+                if row[position] is None:
+                    raise contains_nulls(ddl, new, name)
+            if put(row):
+                await writer.flush()
+
+
+async def _repeated(
+    ddl: Ddl, old: Table, rows: RowWriter, columns: Sequence[Evaluate | None]
+) -> QueryError:
+    """The error for a key that two rows of different batches have: convert the rows again, keeping unique keys."""
     context = ddl.ctx.execution
-    row_key = rows.row_key(row)
-    at: Index = rows.table.indexes[0]
-    values: Sequence[Any] = [row[rows.position[attnum]] for attnum in rows.key_columns]
+    seen: set[bytes] = set()
+    functions = [column or _no_value for column in columns]
+    places = [rows.position[attnum] for attnum in rows.key_columns]
+    async for chunk in scan_rows(ddl, old):
+        for _, source in chunk:
+            row = await _converted(functions, source)
+            key = rows.row_key(row)
+            if key in seen and None not in columns:
+                return duplicate(ddl, rows.table, rows.table.indexes[0], [row[p] for p in places])
+            seen.add(key)
+            for index in rows.indexes:
+                found = index.entry(row, context)
+                if found is not None and found.unique:
+                    if found.key in seen:
+                        return duplicate(ddl, rows.table, index.index, index.values(row, context))
+                    seen.add(found.key)
+    return QueryError(f'could not create unique index "{rows.table.indexes[0].name}"', "23505")
+
+
+def _no_value(source: Row) -> None:
+    return None
+
+
+async def _converted(functions: Sequence[Evaluate], source: Row) -> Row:
+    """The new row; waits only where a sequence's values have run out."""
     try:
-        await writer.add(row_key, rows.encode(row), unique=True)
-        for index in rows.indexes:
-            found = index.entry(row, context)
-            if found is not None:
-                at, values = index.index, index.values(row, context)
-                await writer.add(found.key, row_key, unique=found.unique)
-    except DuplicateKeyError:
-        raise duplicate(ddl, rows.table, at, values) from None
+        return tuple([function(source) for function in functions])
+    except SequenceWait as wait:
+        await wait.wait()
+    return tuple([await evaluate(function, source) for function in functions])
 
 
-async def _new_value(ddl: Ddl, storage_id: int, column: Evaluate | None, source: Row) -> Any:
-    if column is None:
-        return await ddl.store.sequences.rowid(storage_id)
-    return await evaluate(column, source)
+def _row_putter(ddl: Ddl, rows: RowWriter, writer: BulkWriter) -> Callable[[Row], bool]:
+    """A function that writes a row and its index entries; true when the writer must be flushed."""
+    context = ddl.ctx.execution
+    row_key, encode, indexes, add = rows.row_key, rows.encode, rows.indexes, writer.add
+    primary = rows.table.indexes[0]
+    key_places = [rows.position[attnum] for attnum in rows.key_columns]
+
+    def put(row: Row) -> bool:
+        at: IndexWriter | None = None
+        try:
+            key = row_key(row)
+            full = add(key, encode(row), unique=True)
+            for at in indexes:
+                found = at.entry(row, context)
+                if found is not None:
+                    full = add(found.key, key, unique=found.unique)
+        except DuplicateKeyError:
+            if at is None:
+                raise duplicate(ddl, rows.table, primary, [row[p] for p in key_places]) from None
+            raise duplicate(ddl, rows.table, at.index, at.values(row, context)) from None
+        return full
+
+    return put
 
 
 def contains_nulls(ddl: Ddl, table: Table, column: str) -> QueryError:

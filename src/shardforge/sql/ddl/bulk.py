@@ -1,6 +1,6 @@
 """Writing many new keys for a DDL: entries of a new index, rows of a rewritten table.
 
-The keys are new: no statement can name them before the DDL commits. Up to `IN_PLACE` of them go into the DDL's own
+The keys are new: no statement can name them before the DDL commits. Fewer than `BATCH` of them go into the DDL's own
 transaction. More are committed in batches of their own, behind a marker that says "remove these" and that only the
 DDL's commit takes away, so a rollback or a crash leaves nothing for good. Unique keys are locked before they are
 written: two rows with one key are found wherever they are.
@@ -15,7 +15,6 @@ from shardforge.sql.ddl.context import Ddl
 from shardforge.txn.coordinator import Isolation, LockStrength, Transaction, WaitPolicy
 
 BATCH: Final = 2000
-IN_PLACE: Final = 2000
 
 
 class DuplicateKeyError(Exception):
@@ -36,27 +35,28 @@ class BulkWriter:
         self._pending: dict[bytes, bytes] = {}
         self._unique: set[bytes] = set()
 
-    async def add(self, key: bytes, value: bytes, *, unique: bool) -> None:
-        """Write one pair. Raises: DuplicateKeyError, possibly for an earlier pair of the batch."""
-        if key in self._pending:
+    def add(self, key: bytes, value: bytes, *, unique: bool) -> bool:
+        """Take one pair; true when it is time to `flush`. Raises: DuplicateKeyError for a pair of this batch."""
+        pending = self._pending
+        if key in pending:
             raise DuplicateKeyError(key)
-        self._pending[key] = value
+        pending[key] = value
         if unique:
             self._unique.add(key)
-        if len(self._pending) >= max(BATCH, IN_PLACE):
-            await self._flush()
+        return len(pending) >= BATCH
 
     async def finish(self) -> None:
         """Write what is left; the marker goes when the DDL commits."""
         if not self._marker_key:
             await self._write(self._ddl.transaction)
             return
-        await self._flush()
+        await self.flush()
         transaction = self._ddl.transaction
         await transaction.lock([self._marker_key], LockStrength.UPDATE, WaitPolicy.BLOCK)
         transaction.delete(self._marker_key)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """Commit what has been added. Raises: DuplicateKeyError for a pair that an earlier batch has written."""
         if not self._marker_key:
             self._marker_key = await self._place_marker()
         await self._alone(self._write)
