@@ -22,6 +22,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from shardforge.errors import unsupported
@@ -313,6 +314,12 @@ def range_prefix(table_id: int, index_id: int) -> bytes:
     return b"r" + _pack_place(table_id, index_id)
 
 
+@lru_cache(maxsize=1024)
+def bucket_prefixes(table_id: int, index_id: int) -> tuple[bytes, ...]:
+    """`hash_prefix` of every bucket of one index."""
+    return tuple([hash_prefix(bucket, table_id, index_id) for bucket in range(BUCKETS)])
+
+
 def hashed_key_encoder(
     columns: Sequence[KeyColumn], table_id: int, index_id: int, hashed: int | None = None
 ) -> KeyEncoder:
@@ -322,7 +329,7 @@ def hashed_key_encoder(
     the primary key behind a non-unique index's columns, order entries inside the bucket.
     """
     count = len(columns) if hashed is None else hashed
-    prefixes = [hash_prefix(bucket, table_id, index_id) for bucket in range(BUCKETS)]
+    prefixes = bucket_prefixes(table_id, index_id)
     encode = key_encoder(columns)
     ascending = all(
         KIND_OF.get(oid) != "numeric" and not descending for oid, descending, _ in columns[:count]

@@ -17,6 +17,7 @@ from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.pending import Mark
 from shardforge.shard.replica import Replica
 from shardforge.storage import mvcc
+from shardforge.storage.engine import Snapshot
 from shardforge.storage.newest_cache import ABSENT, Entry
 from shardforge.txn.locks import LockTable
 
@@ -69,6 +70,16 @@ class Participant:
     ) -> Iterator[tuple[bytes, int, bytes]]:
         """(key, timestamp, value) in key order, of the state at this call."""
         return mvcc.scan(self._engine, start, end, timestamp, reverse=reverse)
+
+    def view(self) -> Snapshot:
+        """The engine's state now, for `scan_view`."""
+        return self._engine.snapshot()
+
+    def scan_view(
+        self, view: Snapshot, start: bytes, end: bytes, timestamp: Timestamp, *, reverse: bool
+    ) -> Iterator[tuple[bytes, int, bytes]]:
+        """(key, timestamp, value) in key order, of the state when `view` was taken."""
+        return mvcc.scan(view, start, end, timestamp, reverse=reverse)
 
     def propose(self, command: Command, done: Callable[[Outcome], None]) -> None:
         """Order the command in the shard's log; `done` is called once its fate is known."""

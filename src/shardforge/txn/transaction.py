@@ -11,7 +11,7 @@ lock (`blind` writes are index entries, which their row's lock protects).
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
@@ -27,6 +27,7 @@ from shardforge.txn.reads import (
     scan_span,
     settled,
 )
+from shardforge.txn.spans import scan_spans
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
@@ -191,6 +192,12 @@ class Transaction:
                     span[0 if reverse else 1] = low if reverse else high
         finally:
             snapshots.unpin(timestamp)
+
+    def scan_spans(
+        self, spans: Sequence[tuple[bytes, bytes]], *, reverse: bool = False
+    ) -> AsyncGenerator[Chunk, None]:
+        """Chunks of (key, value) of one span after the other, as `scan` gives them; cheaper for many spans."""
+        return scan_spans(self, self._coordinator, spans, reverse=reverse)
 
     # ---- locks -----------------------------------------------------------------------------------
 

@@ -23,17 +23,34 @@ def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
+@cache
+def _entered(kind: Any) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None for any other type."""
+    return _names(kind) if is_dataclass(kind) else None
+
+
 def nodes(value: Any) -> Iterator[Any]:
     """Every dataclass of the tree under `value`, itself first; descriptors of the catalog are not entered."""
+    found: list[Any] = []
+    _collect(value, found)
+    return iter(found)
+
+
+def _collect(value: Any, found: list[Any]) -> None:
     if isinstance(value, tuple | list):
         for item in value:
-            yield from nodes(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield value
-        for name in _names(type(value)):
+            _collect(item, found)
+        return
+    names = _entered(type(value))
+    if names is not None:
+        found.append(value)
+        for name in names:
             inner = getattr(value, name)
-            if isinstance(inner, tuple) or is_dataclass(inner):
-                yield from nodes(inner)
+            if inner is not None and type(inner) not in _LEAVES:
+                _collect(inner, found)
+
+
+_LEAVES = frozenset((int, str, bool, float, bytes))
 
 
 def references(value: Any) -> set[ColumnId]:

@@ -69,6 +69,8 @@ class Compiler:
                 return operators.Filter(self.compile(inner), condition)
             case nodes.Project(input=inner, columns=columns, outputs=outputs):
                 return operators.Project(self.compile(inner), columns, outputs)
+            case nodes.Materialize(input=inner):
+                return operators.Materialize(self.compile(inner))
             case nodes.ProjectSet(input=inner, columns=columns, outputs=outputs):
                 return functions.ProjectSet(self.compile(inner), columns, outputs)
             case nodes.Apply():

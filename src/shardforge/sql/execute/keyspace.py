@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from shardforge import keys
 from shardforge.errors import unsupported
-from shardforge.keys import BUCKETS, KeyColumn, hash_prefix, prefix_end, range_prefix
+from shardforge.keys import KeyColumn, bucket_prefixes, hash_prefix, prefix_end, range_prefix
 from shardforge.sql.catalog.descriptors import Column, Index, Table
 
 Span: TypeAlias = tuple[bytes, bytes]
@@ -81,12 +82,18 @@ class IndexSpace:
         self.kind = (
             "range" if table.sharding.kind == "range" else "colocated" if self.shard_key else "hash"
         )
-        self.unique_key = self._entry_encoder(with_primary=False)
-        """(index values, shard key values) -> the key of an entry of a unique index without NULLs."""
-        self.plural_key = self._entry_encoder(with_primary=True)
-        """(index values followed by the primary key's, shard key values) -> any other entry's key."""
 
     # ---- entries ---------------------------------------------------------------------------------
+
+    @cached_property
+    def unique_key(self) -> Callable[[Values, Values], bytes]:
+        """(index values, shard key values) -> the key of an entry of a unique index without NULLs."""
+        return self._entry_encoder(with_primary=False)
+
+    @cached_property
+    def plural_key(self) -> Callable[[Values, Values], bytes]:
+        """(index values followed by the primary key's, shard key values) -> any other entry's key."""
+        return self._entry_encoder(with_primary=True)
 
     def _entry_encoder(self, *, with_primary: bool) -> Callable[[Values, Values], bytes]:
         suffix = self._primary if with_primary else []
@@ -134,7 +141,7 @@ class IndexSpace:
             for prefix in self._prefixes(equal, shard)
         ]
 
-    def _prefixes(self, equal: Values, shard: Values | None) -> list[bytes]:
+    def _prefixes(self, equal: Values, shard: Values | None) -> Sequence[bytes]:
         number, index = self._number, self.index.number
         if self.kind == "range":
             return [range_prefix(number, index)]
@@ -147,7 +154,7 @@ class IndexSpace:
         if len(equal) == len(self.columns):
             bucket = keys.bucket_of(equal, [oid for oid, _, _ in self.columns])
             return [hash_prefix(bucket, number, index)]
-        return [hash_prefix(bucket, number, index) for bucket in range(BUCKETS)]
+        return bucket_prefixes(number, index)
 
     def _suffix(
         self, equal: Values, low: Limit | None, high: Limit | None, *, not_null: bool

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, size_of
 from shardforge.sql.execute.expressions import compile_expression, layout_of
 from shardforge.sql.execute.rows import (
     evaluated,
@@ -122,6 +122,36 @@ class Project(Operator):
                     yield await evaluated(self._row, batch, run)
                 else:
                     yield project(batch, run)
+
+
+class Materialize(Operator):
+    """Keeps the rows of its first complete execution and gives them again, as long as they are not too many."""
+
+    def __init__(self, source: Operator) -> None:
+        super().__init__(source.columns)
+        self._source = source
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        kept: list[list[Row]] | None = run.memo.get(self)
+        if kept is not None:
+            for batch in kept:
+                yield batch
+            return
+        kept = []
+        room = run.exec.work_memory // 4
+        async with aclosing(self._source.batches(run)) as source:
+            async for batch in source:
+                if kept is not None:
+                    size = len(batch) * size_of(batch[-1])
+                    if size <= room:
+                        room -= size
+                        run.hold_bytes(size)
+                        kept.append(batch)
+                    else:
+                        kept = None
+                yield batch
+        if kept is not None:
+            run.memo[self] = kept
 
 
 class Append(Operator):

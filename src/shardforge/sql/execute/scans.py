@@ -185,23 +185,21 @@ class AccessReader:
 async def successive_spans(
     run: Run, spans: Sequence[Span], *, reverse: bool, goal: int | None
 ) -> AsyncGenerator[Pairs, None]:
-    """Pairs of one span after the other; small chunks are put together."""
-    pending: Pairs = []
+    """Pairs of one span after the other."""
+    if goal is None:
+        async with aclosing(run.transaction.scan_spans(spans, reverse=reverse)) as found:
+            async for chunk in found:
+                yield chunk
+        return
     left = goal
     for start, end in spans:
         scan = run.transaction.scan(start, end, reverse=reverse, limit=left)
         async with aclosing(_generator(scan)) as chunks:
             async for chunk in chunks:
-                pending += chunk
-                if left is not None:
-                    left -= len(chunk)
-                if len(pending) >= BATCH_ROWS or left is not None:
-                    yield pending
-                    pending = []
-        if left is not None and left <= 0:
+                left -= len(chunk)
+                yield chunk
+        if left <= 0:
             break
-    if pending:
-        yield pending
 
 
 async def merged_spans(

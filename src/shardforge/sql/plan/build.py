@@ -20,6 +20,7 @@ from shardforge.sql.plan.changes import ChangePlanner
 from shardforge.sql.plan.comparisons import EQUAL, as_comparison, same_hash
 from shardforge.sql.plan.estimate import estimated_rows, filtered, joined_rows, selectivity
 from shardforge.sql.plan.logical import ColumnIds, Relation, columns_of, free_columns
+from shardforge.sql.plan.materialize import keep_independent_parts
 from shardforge.sql.plan.nodes import Access, Node, Ordering
 from shardforge.sql.plan.rules import apply_rules
 from shardforge.sql.plan.subqueries import extract_from
@@ -199,6 +200,8 @@ class Builder:
         outputs = tuple(output.column for output in subquery.query.outputs)
         inner = self.with_columns(self.build(root, few=subquery.kind == "exists"), outputs)
         outer = free_columns(root)
+        if outer:
+            inner = keep_independent_parts(inner, outer)
         element = subquery.query.outputs[0].type if subquery.kind == "array" else 0
         return nodes.Apply(
             columns=(*below.columns, apply.column), rows=below.rows, order=below.order, input=below,
@@ -308,7 +311,9 @@ class Builder:
     def _lateral(self, join: tree.Join, kind: str) -> Node:
         left, right = self.build(join.left), self.build(join.right)
         columns = left.columns if kind in ("semi", "anti") else left.columns + right.columns
-        taken = tuple(sorted(free_columns(join.right)))
+        free = free_columns(join.right)
+        right = keep_independent_parts(right, free)
+        taken = tuple(sorted(free))
         return nodes.NestedLoop(
             columns=columns, rows=left.rows * right.rows, kind=kind, left=left, right=right,
             condition=join.condition, lateral=taken,

@@ -170,6 +170,13 @@ class Apply(Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Materialize(Node):
+    """Keeps the input's rows the first time, and gives them again each further time."""
+
+    input: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LockRows(Node):
     """Locks each row's keys before passing it on."""
 

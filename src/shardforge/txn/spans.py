@@ -1,0 +1,72 @@
+"""Reading many spans in one go, as a hash-sharded table takes: one view of each shard, a seek for each span.
+
+`Transaction.scan` is the general way, and is what a span falls back to when something has to be merged or waited for:
+own writes in it, open marks in its shard, a span over several shards, or a transaction that remembers what it reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from shardforge.storage.engine import Snapshot
+from shardforge.txn.participant import Participant
+from shardforge.txn.reads import CHUNK_MAX, ROWS_BEFORE_YIELD, Chunk
+
+if TYPE_CHECKING:
+    from shardforge.txn.coordinator import Coordinator
+    from shardforge.txn.transaction import Transaction
+
+
+async def scan_spans(
+    transaction: Transaction,
+    coordinator: Coordinator,
+    spans: Sequence[tuple[bytes, bytes]],
+    *,
+    reverse: bool,
+) -> AsyncGenerator[Chunk, None]:
+    """Chunks of one span after the other, each in key order (or against it)."""
+    timestamp = await transaction.read_timestamp()
+    coordinator.snapshots.pin(timestamp)
+    views: dict[Participant, Snapshot] = {}
+    found: Chunk = []
+    since_yield = 0
+    try:
+        for start, end in spans:
+            parts = coordinator.router.shards_of(start, end)
+            participant = parts[0][0]
+            simple = len(parts) == 1 and transaction.reads is None
+            view = views.get(participant)
+            if simple and view is None and participant.term and not participant.pending.marks:
+                # Whatever is marked later draws a timestamp above this reader's.
+                view = views[participant] = participant.view()
+            if view is None or not simple or transaction.writes.in_span(start, end):
+                chunks = transaction.scan(start, end, reverse=reverse)
+                async with aclosing(chunks):  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        found += chunk
+                        if len(found) >= CHUNK_MAX:
+                            yield found
+                            found = []
+                continue
+            rows = participant.scan_view(view, start, end, timestamp, reverse=reverse)
+            while part := [(key, value) for key, _, value in islice(rows, CHUNK_MAX)]:
+                found += part
+                since_yield += len(part)
+                if len(found) >= CHUNK_MAX:
+                    yield found
+                    found = []
+                if since_yield >= ROWS_BEFORE_YIELD:
+                    since_yield = 0
+                    await asyncio.sleep(0)
+                if len(part) < CHUNK_MAX:
+                    break
+        if found:
+            yield found
+    finally:
+        for view in views.values():
+            view.close()
+        coordinator.snapshots.unpin(timestamp)
