@@ -151,9 +151,7 @@ class Builder:
         query = deparse_statement(node["query"])
         bound = bind_statement(parse(query)[0].node, self.environment(query))
         assert isinstance(bound, Query)
-        columns = tuple(
-            Column(i, o.name, o.type, o.typmod) for i, o in enumerate(bound.outputs, 1)
-        )
+        columns = tuple(Column(i, o.name, o.type, o.typmod) for i, o in enumerate(bound.outputs, 1))
         self.relations[oid] = View(
             TableId(oid), node["view"]["relname"], PUBLIC, query, columns, type_oid=self.oid()
         )

@@ -237,10 +237,31 @@ def _by_function(
         args.append(Const(typmod, oids.INT4))
     if row.pronargs >= 3:
         args.append(Const(context == EXPLICIT, oids.BOOL))
+    folded = _folded(row, args, target)
+    if folded is not None:
+        return folded
     call = call_function(scope.shared, function, tuple(args), location)
     if call.type != target:
         return Relabel(call, target)
     return call
+
+
+def _folded(row: pgdata.ProcRow, args: Sequence[Expression], target: int) -> Const | None:
+    """An immutable conversion of a constant, done now; None when it is not one, or fails (it may never run)."""
+    if row.provolatile != "i" or not row.proisstrict:
+        return None
+    values = [arg.value for arg in args if isinstance(arg, Const)]
+    if len(values) < len(args):
+        return None
+    if None in values:
+        return Const(None, target)
+    found = functions.implementation(row)
+    if found is None or found.needs_context:
+        return None
+    try:
+        return Const(found.call(*values), target)
+    except DatabaseError:
+        return None
 
 
 def coerce_typmod(
