@@ -87,7 +87,8 @@ def _on_snapshot_stored(raft: Raft, index: int) -> None:
 def _on_applied(raft: Raft, message: Message) -> None:
     entries = message.entries
     size = data_size(entries)
-    raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - size)
+    if raft.uncommitted_bytes:
+        raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - size)
     membership.applied_to(raft, entries[-1].index, size)
 
 

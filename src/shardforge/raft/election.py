@@ -29,9 +29,8 @@ class Campaign(enum.Enum):
 def tick(raft: Raft) -> None:
     """A follower's or candidate's tick."""
     raft.election_elapsed += 1
-    if raft.promotable and raft.election_elapsed >= raft.randomized_election_ticks:
+    if raft.election_elapsed >= raft.randomized_election_ticks and stand(raft):
         raft.election_elapsed = 0
-        stand(raft)
 
 
 def stand(raft: Raft) -> bool:

@@ -13,6 +13,8 @@ from shardforge.raft.messages import NO_NODE, Entry, EntryKind, Message
 from shardforge.raft.progress import ProgressState
 from shardforge.raft.state import Raft, Role
 
+_NORMAL = EntryKind.NORMAL
+
 
 def tick(raft: Raft) -> None:
     """Every election timeout: is a quorum there? Every heartbeat interval: tell everyone who leads."""
@@ -53,7 +55,7 @@ def propose(raft: Raft, kind: EntryKind, payloads: Sequence[bytes]) -> int | Non
         return None
     term = raft.term
     first = raft.log.last_index + 1
-    if kind is EntryKind.NORMAL:
+    if kind is _NORMAL:
         entries = [Entry(first + offset, term, data) for offset, data in enumerate(payloads)]
     else:
         entries = [
@@ -61,7 +63,7 @@ def propose(raft: Raft, kind: EntryKind, payloads: Sequence[bytes]) -> int | Non
         ]
     raft.uncommitted_bytes += size
     raft.log.append(entries)
-    raft.acknowledge_own(raft.log.last_index)
+    raft.acknowledge_own(first + len(entries) - 1)
     replication.broadcast_append(raft)
     return first
 

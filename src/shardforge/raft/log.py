@@ -24,7 +24,9 @@ _KEPT_MAX = 4096
 
 def data_size(entries: Sequence[Entry]) -> int:
     """Bytes of data in some entries: the unit of every size limit."""
-    return sum([len(entry.data) for entry in entries])
+    return (
+        len(entries[0].data) if len(entries) == 1 else sum([len(entry.data) for entry in entries])
+    )
 
 
 class RaftLog:
@@ -284,12 +286,15 @@ class RaftLog:
             f"applied {index} outside of what is committed"
         )
         self.applied = index
-        self.applying = max(self.applying, index)
-        self._applying_bytes = max(0, self._applying_bytes - size)
+        if self.applying < index:
+            self.applying = index
+        self._applying_bytes = self._applying_bytes - size if self._applying_bytes > size else 0
         self._applying_paused = self._applying_bytes >= self._applying_bytes_max
 
 
 def _limit(entries: list[Entry], bytes_max: int) -> list[Entry]:
+    if len(entries) <= 1:
+        return entries
     size = 0
     for position, entry in enumerate(entries):
         size += len(entry.data)

@@ -45,7 +45,8 @@ def _switch_to(raft: Raft, configuration: Configuration) -> None:
 
 def applied_to(raft: Raft, index: int, size: int) -> None:
     """The state machine has applied everything up to `index`; a joint configuration may now be left."""
-    raft.log.applied_to(max(index, raft.log.applied), size)
+    log = raft.log
+    log.applied_to(max(log.applied, index), size)
     configuration = raft.tracker.configuration
     if (
         configuration.auto_leave

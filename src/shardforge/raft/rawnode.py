@@ -45,6 +45,10 @@ _STORAGE_APPEND = MessageKind.STORAGE_APPEND
 _STORAGE_APPEND_RESPONSE = MessageKind.STORAGE_APPEND_RESPONSE
 _STORAGE_APPLY = MessageKind.STORAGE_APPLY
 _STORAGE_APPLY_RESPONSE = MessageKind.STORAGE_APPLY_RESPONSE
+_LEADER = Role.LEADER
+_NORMAL = EntryKind.NORMAL
+_NOTHING: list[Entry] = []
+_NO_HARD_STATE = (0, NO_NODE, 0)
 
 
 class SoftState(msgspec.Struct, frozen=True):
@@ -146,11 +150,11 @@ class RawNode:
 
         An entry with this index and this term is the proposal; any other term there means that it is lost.
         """
-        return self._propose(EntryKind.NORMAL, (data,))
+        return self._propose(_NORMAL, (data,))
 
     def propose_many(self, payloads: Sequence[bytes]) -> int | None:
         """Propose several entries as one append to each member; see `propose`. The first one's index."""
-        return self._propose(EntryKind.NORMAL, payloads)
+        return self._propose(_NORMAL, payloads)
 
     def propose_conf_change(self, change: ConfChange) -> int | None:
         """Propose a membership change; see `propose`. One that comes at a wrong time becomes an empty entry."""
@@ -158,7 +162,7 @@ class RawNode:
 
     def _propose(self, kind: EntryKind, payloads: Sequence[bytes]) -> int | None:
         raft = self.raft
-        if raft.role is Role.LEADER:
+        if raft.role is _LEADER:
             return leader.propose(raft, kind, payloads)
         if raft.lead == NO_NODE or not raft.config.forward_proposals:
             return None
@@ -223,57 +227,73 @@ class RawNode:
         raft = self.raft
         log = raft.log
         hard = (raft.term, raft.vote, log.committed)
+        changed = hard != self._hard
         entries = log.next_unstable()
-        ready = Ready(raft.messages, entries, log.next_committed(allow_unstable=self._sync))
-        if hard != self._hard:
-            ready.hard_state = HardState(*hard)
-            ready.must_sync = hard[:2] != self._hard[:2]
-            self._hard = hard
+        committed = (
+            log.next_committed(allow_unstable=self._sync) if log.applying < hard[2] else _NOTHING
+        )
+        ready = Ready(raft.messages, entries, committed)
         if entries:
             ready.must_sync = True
+        if changed:
+            ready.hard_state = HardState(*hard)
+            if hard[0] != self._hard[0] or hard[1] != self._hard[1]:
+                ready.must_sync = True
+            self._hard = hard
         if raft.role is not self._role or raft.lead != self._lead:
             ready.soft_state = SoftState(raft.lead, raft.role)
             self._role, self._lead = raft.role, raft.lead
         if raft.read_states:
             ready.read_states, raft.read_states = raft.read_states, []
-        ready.snapshot = log.next_snapshot()
-        raft.messages = []
+        if log.has_snapshot:
+            ready.snapshot = log.next_snapshot()
+        if raft.messages:
+            raft.messages = []
         if self._sync:
             self._add_own_responses(ready)
         else:
-            self._add_storage_messages(ready)
-        raft.after_append = []
+            self._add_storage_messages(ready, changed)
+        if raft.after_append:
+            raft.after_append = []
         log.accept_unstable()
-        if ready.committed_entries:
-            log.accept_applying(ready.committed_entries, allow_unstable=self._sync)
+        if committed:
+            log.accept_applying(committed, allow_unstable=self._sync)
         return ready
 
-    def _add_storage_messages(self, ready: Ready) -> None:
+    def _add_storage_messages(self, ready: Ready, hard_changed: bool) -> None:
         raft = self.raft
         responses = raft.after_append
-        if ready.entries or ready.hard_state or responses or ready.snapshot:
+        entries = ready.entries
+        if entries or hard_changed or responses or ready.snapshot is not None:
             stored = self._stored_response(ready)
             if stored is not None:
                 responses.append(stored)
-            term, vote, commit = self._hard if ready.hard_state else (0, NO_NODE, 0)
+            term, vote, commit = self._hard if hard_changed else _NO_HARD_STATE
             ready.storage_append = Message(
                 _STORAGE_APPEND,
                 APPEND_THREAD,
                 raft.id,
                 term,
-                commit=commit,
-                entries=ready.entries,
-                snapshot=ready.snapshot,
-                vote=vote,
-                responses=responses,
+                0,
+                0,
+                commit,
+                entries,
+                False,
+                0,
+                b"",
+                ready.snapshot,
+                vote,
+                0,
+                responses,
             )
-        if ready.committed_entries:
+        committed = ready.committed_entries
+        if committed:
             ready.storage_apply = Message(
                 _STORAGE_APPLY,
                 APPLY_THREAD,
                 raft.id,
-                entries=ready.committed_entries,
-                responses=(self._applied_response(ready.committed_entries),),
+                entries=committed,
+                responses=(self._applied_response(committed),),
             )
 
     def _add_own_responses(self, ready: Ready) -> None:
@@ -293,15 +313,19 @@ class RawNode:
         Not just this ready's entries: an answer is ignored when the term has changed since, because a later
         write may be replacing what it reports, and then the next write must report for both.
         """
-        log = self.raft.log
-        if not log.has_unstable and ready.snapshot is None:
+        raft = self.raft
+        log = raft.log
+        if log.has_unstable:
+            index, log_term = log.last_index, log.last_term
+        elif ready.snapshot is not None:
+            index = log_term = 0
+        else:
             return None
-        index, log_term = (log.last_index, log.last_term) if log.has_unstable else (0, 0)
         return Message(
             _STORAGE_APPEND_RESPONSE,
-            self.raft.id,
+            raft.id,
             APPEND_THREAD,
-            self.raft.term,
+            raft.term,
             index,
             log_term,
             snapshot=ready.snapshot,
@@ -312,18 +336,20 @@ class RawNode:
 
     def stored(self, message: Message) -> list[Message]:
         """A storage-append message is done, durably. The messages that may now be sent to other nodes."""
-        own = self.raft.id
+        raft = self.raft
+        own = raft.id
         others = []
         for response in message.responses:
             if response.to == own:
-                core.step(self.raft, response)
+                core.step(raft, response)
             else:
                 others.append(response)
         return others
 
     def applied(self, message: Message) -> None:
         """A storage-apply message is done."""
-        self.stored(message)
+        for response in message.responses:
+            core.step(self.raft, response)
 
     def advance(self, _ready: Ready) -> None:
         """With synchronous writes: the ready is done."""

@@ -130,7 +130,8 @@ def on_append_response(raft: Raft, message: Message) -> None:
         progress.become_probe()
         progress.become_replicate()
     if advance_commit(raft):
-        release_pending_reads(raft)
+        if raft.pending_reads:
+            release_pending_reads(raft)
         broadcast_append(raft)
     elif sender != raft.id and progress.can_learn_commit(raft.log.committed):
         send_append(raft, sender)
@@ -202,7 +203,7 @@ def begin_read(raft: Raft, request: Message) -> None:
 
 def release_pending_reads(raft: Raft) -> None:
     """Begin the reads that waited for this term's first commit."""
-    if raft.pending_reads and raft.committed_in_term:
+    if raft.committed_in_term:
         waiting, raft.pending_reads = raft.pending_reads, []
         for request in waiting:
             begin_read(raft, request)

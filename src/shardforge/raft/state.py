@@ -49,7 +49,6 @@ class Raft:
         "pending_conf_index",
         "pending_reads",
         "promised_until_us",
-        "quiescent",
         "random",
         "randomized_election_ticks",
         "read_states",
@@ -95,7 +94,6 @@ class Raft:
         self.uncommitted_bytes = 0
         self.lease_given_up = False
         """A transfer began in this term: the target may be elected before any promise ends."""
-        self.quiescent = False
         self.promised_until_us = 0
         if not self.is_alone:
             self.promise()
@@ -104,7 +102,7 @@ class Raft:
     @property
     def is_alone(self) -> bool:
         """Whether this node is the only voter."""
-        return self.tracker.configuration.voters == {self.id}
+        return self.tracker.single == self.id
 
     @property
     def hard_state(self) -> HardState:
@@ -133,7 +131,6 @@ class Raft:
         self.lead = NO_NODE
         self.transferee = NO_NODE
         self.lease_given_up = False
-        self.quiescent = False
         self.election_elapsed = 0
         self.heartbeat_elapsed = 0
         ticks = self.config.election_ticks
@@ -182,7 +179,7 @@ class Raft:
         """Until when this leader may read alone; 0 when it may not."""
         if self.role is not Role.LEADER or not self.config.election_timeout_us:
             return 0
-        if self.lease_given_up or self.quiescent or not self.committed_in_term:
+        if self.lease_given_up or not self.committed_in_term:
             return 0
         if self.is_alone:
             return self.now_us + self.config.lease_us

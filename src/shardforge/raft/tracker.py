@@ -14,7 +14,7 @@ class Tracker:
     Invariant: `progress` has an entry for each member of `configuration` and for no one else, in id order.
     """
 
-    __slots__ = ("_bytes_max", "_messages_max", "_single", "configuration", "progress", "votes")
+    __slots__ = ("_bytes_max", "_messages_max", "configuration", "progress", "single", "votes")
 
     def __init__(self, messages_max: int, bytes_max: int) -> None:
         self._messages_max = messages_max
@@ -22,7 +22,8 @@ class Tracker:
         self.configuration = Configuration()
         self.progress: dict[int, Progress] = {}
         self.votes: dict[int, bool] = {}
-        self._single = 0
+        self.single = 0
+        """The voter that decides alone, if there is one."""
 
     def new_progress(self, match: int, next_index: int, *, is_learner: bool) -> Progress:
         """A member of whom nothing else is known."""
@@ -43,7 +44,7 @@ class Tracker:
         self.configuration = configuration
         self.progress = progress
         alone = len(configuration.incoming) == 1 and not configuration.outgoing
-        self._single = next(iter(configuration.incoming)) if alone else 0
+        self.single = next(iter(configuration.incoming)) if alone else 0
 
     def reset(self, last_index: int, own_id: int) -> None:
         """Forget what earlier terms knew."""
@@ -56,8 +57,8 @@ class Tracker:
 
     def committed(self) -> int:
         """The largest index on a quorum of logs."""
-        if self._single:
-            return self.progress[self._single].match
+        if self.single:
+            return self.progress[self.single].match
         matches = {node: progress.match for node, progress in self.progress.items()}
         configuration = self.configuration
         return quorum.joint_index(configuration.incoming, configuration.outgoing, matches)
