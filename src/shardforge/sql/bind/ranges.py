@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from shardforge.sql.bind.scope import Fields, RangeColumn, Shared
@@ -23,7 +24,7 @@ ROW_KEY = 0
 """The attnum that stands for the encoded primary row key."""
 
 
-class RangeItem:
+class RangeItem(ABC):
     """A FROM item. `build` is called once, when no further column of it can be asked for."""
 
     __slots__ = (
@@ -80,9 +81,9 @@ class RangeItem:
             found += [(c.id, c.attnum) for c in self.system.values() if c.id is not None]
         return tuple(found)
 
+    @abstractmethod
     def build(self) -> Relation:
-        """The relation. Overridden by every kind."""
-        raise NotImplementedError
+        """The relation."""
 
 
 class TableItem(RangeItem):
