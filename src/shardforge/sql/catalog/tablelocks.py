@@ -213,6 +213,7 @@ class TableLocks:
                 passed.append(waiter)
                 continue
             self._grant(state, waiter.owner, table, waiter.mode)
+            waiter.owner.waiting_for = None  # it resumes later, but waits for nobody any more
             if not waiter.future.done():
                 waiter.future.set_result(None)
         state.queue.extend(passed)
