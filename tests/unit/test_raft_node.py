@@ -120,6 +120,19 @@ def test_appends_are_pipelined_while_earlier_ones_are_being_written() -> None:
     assert group.applied[1][-2:] == [b"a", b"b"]
 
 
+def test_a_ready_does_not_change_after_it_was_taken() -> None:
+    group = Group((1, 2, 3))
+    leader = group.elect(1)
+    leader.propose(b"a")
+    readies = []
+    for node in (leader, leader, group.nodes[2]):
+        ready = node.ready()
+        readies.append((ready, repr(ready)))
+    leader.propose(b"b")
+    leader.tick()
+    assert [repr(ready) for ready, _ in readies] == [before for _, before in readies]
+
+
 def test_synchronous_writes_end_with_advance() -> None:
     storage = MemoryLogStorage(ConfState((1,)), index=5, term=1)
     node = RawNode(Config(1, storage, random.Random(1), applied=5, async_storage_writes=False))

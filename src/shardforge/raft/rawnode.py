@@ -47,7 +47,7 @@ _STORAGE_APPLY = MessageKind.STORAGE_APPLY
 _STORAGE_APPLY_RESPONSE = MessageKind.STORAGE_APPLY_RESPONSE
 _LEADER = Role.LEADER
 _NORMAL = EntryKind.NORMAL
-_NOTHING: list[Entry] = []
+_NOTHING: tuple[Entry, ...] = ()
 _NO_HARD_STATE = (0, NO_NODE, 0)
 
 
@@ -229,7 +229,7 @@ class RawNode:
         hard = (raft.term, raft.vote, log.committed)
         changed = hard != self._hard
         entries = log.next_unstable()
-        committed = (
+        committed: Sequence[Entry] = (
             log.next_committed(allow_unstable=self._sync) if log.applying < hard[2] else _NOTHING
         )
         ready = Ready(raft.messages, entries, committed)
@@ -247,14 +247,13 @@ class RawNode:
             ready.read_states, raft.read_states = raft.read_states, []
         if log.has_snapshot:
             ready.snapshot = log.next_snapshot()
-        if raft.messages:
-            raft.messages = []
+        # What is handed out is the host's from here on: the lists begin anew even when they are empty.
+        raft.messages = []
         if self._sync:
             self._add_own_responses(ready)
         else:
             self._add_storage_messages(ready, changed)
-        if raft.after_append:
-            raft.after_append = []
+        raft.after_append = []
         log.accept_unstable()
         if committed:
             log.accept_applying(committed, allow_unstable=self._sync)
