@@ -7,6 +7,7 @@ than so many rows will be taken: a hint that saves reading ahead. Whoever stops 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
@@ -25,16 +26,16 @@ from shardforge.sql.execute.rows import (
 Batches: TypeAlias = AsyncGenerator[list[Row], None]
 
 
-class Operator:
+class Operator(ABC):
     """A running node."""
 
     def __init__(self, columns: tuple[ColumnId, ...]) -> None:
         self.columns = columns
         self.layout = layout_of(columns)
 
+    @abstractmethod
     def batches(self, run: Run, goal: int | None = None) -> Batches:
         """The rows of one execution."""
-        raise NotImplementedError
 
     async def all_rows(self, run: Run) -> list[Row]:
         """Every row, accounted for."""
