@@ -7,7 +7,7 @@ Cancelling the awaiting task withdraws the request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from shardforge.errors import TransactionError
@@ -28,6 +28,8 @@ class LockWaits:
     def __init__(self) -> None:
         self._waits: dict[TxnId, _Wait] = {}
         self.deadlocks = 0
+        self.elsewhere: Callable[[TxnId], Iterable[TxnId]] = lambda txn: ()
+        """Whom a transaction waits for at other locks than rows'; those waits have their own registry."""
 
     def __len__(self) -> int:
         """How many transactions wait."""
@@ -68,16 +70,21 @@ class LockWaits:
     def _break_deadlocks(self, txn: TxnId) -> None:
         while cycle := find_cycle(txn, self._blockers):
             self.deadlocks += 1
-            victim = choose_victim(cycle)
+            victim = choose_victim([member for member in cycle if member in self._waits])
             wait = self._waits.pop(victim)
             wait.table.cancel(wait.waiter)
             _fail(wait.future, _deadlock(cycle))
             if victim == txn:
                 return
 
-    def _blockers(self, txn: TxnId) -> Iterator[TxnId]:
+    def blockers(self, txn: TxnId) -> Iterator[TxnId]:
+        """Whom the transaction waits for at a row."""
         wait = self._waits.get(txn)
         return iter(()) if wait is None else wait.table.blockers(wait.waiter)
+
+    def _blockers(self, txn: TxnId) -> Iterator[TxnId]:
+        yield from self.blockers(txn)
+        yield from self.elsewhere(txn)
 
 
 def _succeed(future: asyncio.Future[None]) -> None:

@@ -73,6 +73,8 @@ class CatalogStore:
         self.default_sharding = default_sharding
         """sharding.strategy of the configuration: for tables that name none."""
         self.locks = TableLocks()
+        self.locks.row_blockers = coordinator.waits.blockers
+        coordinator.waits.elsewhere = self.locks.blocking_transactions
         self.sequences = SequenceStore(coordinator)
         self.building: dict[bytes, Transaction] = {}
         """Markers of storage that a DDL under way is filling: not to be removed before its transaction ends."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from shardforge.errors import QueryError, TransactionError
+from shardforge.ids import TxnId
 
 
 class TableLockMode(enum.IntEnum):
@@ -54,10 +55,12 @@ CONFLICTS: Final[dict[TableLockMode, frozenset[TableLockMode]]] = {
 class LockOwner:
     """The table locks of one transaction; pass it to every call, and to `release_all` at its end."""
 
-    __slots__ = ("held", "name", "waiting_for")
+    __slots__ = ("held", "name", "transaction", "waiting_for")
 
     def __init__(self, name: object = None) -> None:
         self.name = name
+        self.transaction: TxnId | None = None
+        """The transaction that holds them: how deadlocks over rows and tables together are found."""
         self.held: dict[int, set[TableLockMode]] = {}
         self.waiting_for: _Waiter | None = None
 
@@ -87,6 +90,9 @@ class TableLocks:
 
     def __init__(self) -> None:
         self._tables: dict[int, _TableState] = {}
+        self._waiting: dict[TxnId, LockOwner] = {}
+        self.row_blockers: Callable[[TxnId], Iterable[TxnId]] = lambda txn: ()
+        """Whom a transaction waits for at a row lock."""
 
     def holds(self, owner: LockOwner, table: int, mode: TableLockMode) -> bool:
         """Whether the owner already has this mode (or ACCESS EXCLUSIVE, which covers all)."""
@@ -153,6 +159,8 @@ class TableLocks:
         else:
             state.queue.append(waiter)
         owner.waiting_for = waiter
+        if owner.transaction is not None:
+            self._waiting[owner.transaction] = owner
         try:
             if self._closes_cycle(owner):
                 raise TransactionError("deadlock detected", "40P01")
@@ -161,21 +169,41 @@ class TableLocks:
             raise TransactionError("canceling statement due to lock timeout", "55P03") from None
         finally:
             owner.waiting_for = None
+            if owner.transaction is not None:
+                self._waiting.pop(owner.transaction, None)
             if waiter in state.queue:
                 state.queue.remove(waiter)
                 self._wake(table)
 
     def _closes_cycle(self, start: LockOwner) -> bool:
-        seen: set[int] = set()
-        stack = [start]
+        seen: set[LockOwner | TxnId] = set()
+        stack: list[LockOwner | TxnId] = [start]
         while stack:
-            for blocker in self.blockers(stack.pop()):
+            for blocker in self._blockers_anywhere(stack.pop()):
                 if blocker is start:
                     return True
-                if id(blocker) not in seen:
-                    seen.add(id(blocker))
+                if blocker not in seen:
+                    seen.add(blocker)
                     stack.append(blocker)
         return False
+
+    def _blockers_anywhere(self, node: LockOwner | TxnId) -> Iterator[LockOwner | TxnId]:
+        """Whom an owner (or a transaction that waits at no table) waits for, at tables and rows."""
+        if isinstance(node, LockOwner):
+            yield from self.blockers(node)
+            if node.transaction is None:
+                return
+            node = node.transaction
+        for txn in self.row_blockers(node):
+            yield self._waiting.get(txn, txn)
+
+    def blocking_transactions(self, txn: TxnId) -> Iterator[TxnId]:
+        """The transactions that `txn` waits for at a table lock: part of the row locks' waits-for graph."""
+        owner = self._waiting.get(txn)
+        if owner is not None:
+            for blocker in self.blockers(owner):
+                if blocker.transaction is not None:
+                    yield blocker.transaction
 
     def blockers(self, owner: LockOwner) -> list[LockOwner]:
         """The owners that `owner` waits for: conflicting holders, and conflicting waiters before it."""
@@ -198,6 +226,7 @@ class TableLocks:
             del state.holders[owner]
             self._wake(table)
         owner.held = {}
+        owner.transaction = None
 
     def _wake(self, table: int) -> None:
         state = self._tables.get(table)
@@ -214,6 +243,8 @@ class TableLocks:
                 continue
             self._grant(state, waiter.owner, table, waiter.mode)
             waiter.owner.waiting_for = None  # it resumes later, but waits for nobody any more
+            if waiter.owner.transaction is not None:
+                self._waiting.pop(waiter.owner.transaction, None)
             if not waiter.future.done():
                 waiter.future.set_result(None)
         state.queue.extend(passed)

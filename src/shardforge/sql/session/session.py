@@ -234,6 +234,7 @@ class Session:
             read_only=settings.show("transaction_read_only") == "on",
         )
         transaction.lock_timeout_ms = settings.lock_timeout_ms
+        self.lock_owner.transaction = transaction.id
         return transaction
 
     def begin_block(self) -> None:
