@@ -22,6 +22,7 @@ from shardforge.sql.bind.ranges import (
     CteItem,
     JoinItem,
     RangeItem,
+    RelationItem,
     SubqueryItem,
     TableItem,
     VirtualItem,
@@ -37,6 +38,7 @@ from shardforge.sql.bind.tree import (
     Query,
     Relabel,
     Relation,
+    Values,
 )
 from shardforge.sql.bind.walk import columns_of, references
 from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
@@ -371,7 +373,7 @@ def _joined(
     entries = [*visible, Visible(None, item.columns, item, relation=False)]
     using_alias = node.get("join_using_alias")
     if using_alias is not None:
-        named = RangeItem(using_alias["aliasname"])
+        named = RelationItem(using_alias["aliasname"], Values((), ()))
         named.columns = merged
         entries.append(Visible(named.alias, merged, named, unqualified=False))
     return item, entries

@@ -15,9 +15,9 @@ from shardforge.sql.bind.casts import (
 )
 from shardforge.sql.bind.dispatch import bind_in
 from shardforge.sql.bind.environment import BindEnvironment
-from shardforge.sql.bind.ranges import RangeItem
+from shardforge.sql.bind.ranges import RelationItem
 from shardforge.sql.bind.scope import RangeColumn, Scope, Shared, Visible
-from shardforge.sql.bind.tree import ColumnId, Const, Expression
+from shardforge.sql.bind.tree import ColumnId, Const, Expression, Values
 from shardforge.sql.catalog.descriptors import Column, Table
 from shardforge.sql.parse import parse_expression
 from shardforge.sql.types import oids
@@ -25,13 +25,13 @@ from shardforge.sql.types import oids
 _NEXTVAL = 1574
 
 
-class RowItem(RangeItem):
+class RowItem(RelationItem):
     """A row of a table that is at hand, its columns under ids given beforehand."""
 
     __slots__ = ()
 
     def __init__(self, table: Table, alias: str, ids: Mapping[int, ColumnId]) -> None:
-        super().__init__(alias)
+        super().__init__(alias, Values((), ()))
         self.table = table
         self.relation_id = table.id
         self.relation_name = table.name

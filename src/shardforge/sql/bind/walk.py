@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from typing import Any, get_args
 
 from shardforge.sql.bind import tree
@@ -18,15 +17,14 @@ EXPRESSIONS: tuple[type, ...] = (
 )
 
 
-@cache
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-@cache
-def _entered(kind: Any) -> tuple[str, ...] | None:
-    """The fields of a dataclass; None for any other type."""
-    return _names(kind) if is_dataclass(kind) else None
+    found = _FIELDS.get(kind)
+    if found is None:
+        found = _FIELDS[kind] = tuple(field.name for field in fields(kind))
+    return found
 
 
 def nodes(value: Any) -> Iterator[Any]:

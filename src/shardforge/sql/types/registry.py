@@ -52,6 +52,9 @@ _TYPES: dict[int, SqlType] = {
 }  # fmt: skip
 _NAMED = {t.name: t for t in _TYPES.values()}
 
+FIRST_ROW_TYPE = 16384
+"""Types from this oid on are the row types of tables and views: records whose fields the catalog knows."""
+
 BOOL = _TYPES[oids.BOOL]
 BYTEA = _TYPES[oids.BYTEA]
 CHAR = _TYPES[oids.CHAR]
@@ -110,9 +113,11 @@ def find_type(oid: int) -> SqlType | None:
 
 
 def type_by_oid(oid: int) -> SqlType:
-    """The type with this oid; 42704 when there is none."""
+    """The type with this oid, a record for row types of tables; 42704 when there is none."""
     found = _TYPES.get(oid)
     if found is None:
+        if oid >= FIRST_ROW_TYPE:
+            return RECORD
         raise QueryError(f"type with OID {oid} does not exist", "42704")
     return found
 
@@ -141,11 +146,11 @@ def codec(oid: int) -> Codec:
         module = import_module("shardforge.sql.types.array")
         made: Codec = module.array_codec(sql_type, codec(sql_type.element))
         return made
-    home = _HOME.get(oid)
+    home = _HOME.get(sql_type.oid)
     if home is None:
         raise unsupported(f"type {sql_type.display}")
     family: tuple[Codec, ...] = import_module(f"shardforge.sql.types.{home}").CODECS
-    return next(member for member in family if member.oid == oid)
+    return next(member for member in family if member.oid == sql_type.oid)
 
 
 def supported(oid: int) -> bool:
