@@ -27,6 +27,11 @@ def _names(kind: Any) -> tuple[str, ...]:
     return found
 
 
+def _entered(kind: Any) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None for any other type."""
+    return _names(kind) if is_dataclass(kind) else None
+
+
 def nodes(value: Any) -> Iterator[Any]:
     """Every dataclass of the tree under `value`, itself first; descriptors of the catalog are not entered."""
     found: list[Any] = []
