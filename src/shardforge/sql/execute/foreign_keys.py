@@ -120,7 +120,8 @@ class _Reference:
 
     def differs(self, change: Changed) -> bool:
         """Whether an update changed the referring columns."""
-        assert change.old is not None and change.new is not None, "an update has both rows"
+        assert change.old is not None, "an update has both rows"
+        assert change.new is not None, "an update has both rows"
         return bool(self._pick(change.old) != self._pick(change.new))
 
     def expect(self, rows: Sequence[tuple[bytes, Row]], run: Run) -> None:
@@ -279,9 +280,7 @@ class _Incoming:
         index = next(
             i for i in table.indexes if i.unique and {p.column_id for p in i.columns} == wanted
         )
-        order = {
-            attnum: value for attnum, value in zip(self.key.target_columns, values, strict=True)
-        }
+        order = dict(zip(self.key.target_columns, values, strict=True))
         space = IndexSpace(table, index)
         shard = [order[attnum] for attnum in space.shard_key]
         key = space.unique_key([order[part.column_id] for part in index.columns], shard)

@@ -18,7 +18,13 @@ from shardforge.sql.execute.keyspace import IndexSpace
 from shardforge.sql.plan import access, logical, nodes
 from shardforge.sql.plan.changes import ChangePlanner
 from shardforge.sql.plan.comparisons import EQUAL, as_comparison, same_hash
-from shardforge.sql.plan.estimate import estimated_rows, filtered, joined_rows, selectivity
+from shardforge.sql.plan.estimate import (
+    distinct_sizes,
+    estimated_rows,
+    filtered,
+    joined_rows,
+    selectivity,
+)
 from shardforge.sql.plan.logical import ColumnIds, Relation, columns_of, free_columns
 from shardforge.sql.plan.materialize import keep_independent_parts
 from shardforge.sql.plan.nodes import Access, Node, Ordering
@@ -36,6 +42,8 @@ class Builder:
         self.ids = ids
         self.changes = ChangePlanner(catalog)
         self._ctes: dict[int, tuple[str, tuple[ColumnId, ...]]] = {}
+        self._distinct: dict[ColumnId, float] = {}
+        """How many values the columns of tables may have."""
 
     # ---- dispatch --------------------------------------------------------------------------------
 
@@ -280,20 +288,19 @@ class Builder:
     def _join(self, join: tree.Join) -> Node:
         conditions = walk.conjuncts(join.condition)
         kind = "inner" if join.kind == "cross" else join.kind
-        left_columns, right_columns = set(columns_of(join.left)), set(columns_of(join.right))
-        if join.lateral and free_columns(join.right) & left_columns:
+        if join.lateral and free_columns(join.right) & set(columns_of(join.left)):
             return self._lateral(join, kind)
-        left = self.build(join.left)
-        rows = joined_rows(kind, join.left, join.right, conditions)
+        left, right = self.build(join.left), self.build(join.right)
+        left_columns, right_columns = set(left.columns), set(right.columns)
+        rows = joined_rows(kind, left.rows, right.rows, conditions, self._distinct)
         by_index = self._index_join(kind, left, join.right, conditions, rows)
         if by_index is not None:
             return by_index
-        if kind == "inner":
-            swapped = self._swapped(join, conditions, left, rows)
+        if kind == "inner" and right.rows < left.rows:
+            swapped = self._index_join(kind, right, join.left, conditions, rows)
             if swapped is not None:
                 return swapped
         pairs, rest = _hash_keys(conditions, left_columns, right_columns)
-        right = self.build(join.right)
         if kind == "inner" and pairs and right.rows > left.rows:
             left, right = right, left
             pairs = [(b, a) for a, b in pairs]
@@ -318,15 +325,6 @@ class Builder:
             columns=columns, rows=left.rows * right.rows, kind=kind, left=left, right=right,
             condition=join.condition, lateral=taken,
         )  # fmt: skip
-
-    def _swapped(
-        self, join: tree.Join, conditions: list[Expression], left: Node, rows: float
-    ) -> Node | None:
-        """An index join the other way round, when the right side is the smaller one."""
-        right = self.build(join.right)
-        if right.rows >= left.rows:
-            return None
-        return self._index_join("inner", right, join.left, conditions, rows)
 
     def _index_join(
         self, kind: str, left: Node, right: Relation, conditions: list[Expression], rows: float
@@ -436,7 +434,7 @@ class Builder:
         if isinstance(bound, tree.Update):
             assignments, source_tree = extract_from(bound.assignments, bound.source, self.ids)
             bound = replace(bound, assignments=assignments, source=source_tree)
-        source = self.build(apply_rules(bound.source, self.ids))
+        source = self._root(bound.source)
         change = self.changes.of_statement(bound)
         if isinstance(bound, tree.Insert):
             source = self.with_columns(source, bound.source_columns)
@@ -464,7 +462,7 @@ class Builder:
         values, below = extract_from(bound.returning_expressions, logical.Given(given), self.ids)
         columns = tuple(output.column for output in bound.returning or ())
         project = tree.Project(below, tuple(zip(columns, values, strict=True)))
-        return self.build(apply_rules(project, self.ids)), given
+        return self._root(project), given
 
 
 def _readable(index: Index) -> bool:

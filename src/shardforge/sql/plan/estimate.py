@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from shardforge.sql.bind import tree, walk
-from shardforge.sql.bind.tree import Expression
+from shardforge.sql.bind.tree import ColumnId, Expression
 from shardforge.sql.plan.access import EQUAL_SHARE, RANGE_SHARE, best_path, table_rows
 from shardforge.sql.plan.comparisons import EQUAL, as_comparison, without_relabel
 from shardforge.sql.plan.logical import Apply, Given, Relation
@@ -61,7 +60,9 @@ def estimated_rows(relation: Relation) -> float:
         case tree.Values(rows=rows):
             return float(len(rows))
         case tree.Join(kind=kind, left=left, right=right, condition=condition):
-            return joined_rows(kind, left, right, walk.conjuncts(condition))
+            parts = walk.conjuncts(condition)
+            sizes = distinct_sizes(relation)
+            return joined_rows(kind, estimated_rows(left), estimated_rows(right), parts, sizes)
         case tree.Aggregate(input=inner, keys=keys):
             return max(estimated_rows(inner) * 0.1, 1.0) if keys else 1.0
         case tree.Limit(input=inner, limit=tree.Const(value=int() as limit)):
@@ -81,52 +82,47 @@ def estimated_rows(relation: Relation) -> float:
 
 
 def joined_rows(
-    kind: str, left: Relation, right: Relation, conditions: Sequence[Expression]
+    kind: str,
+    left_rows: float,
+    right_rows: float,
+    conditions: Sequence[Expression],
+    sizes: Mapping[ColumnId, float],
 ) -> float:
-    """Rows of a join."""
-    left_rows, right_rows = estimated_rows(left), estimated_rows(right)
+    """Rows of a join of inputs of these sizes."""
     if kind in ("semi", "anti"):
         return max(left_rows * 0.5, 1.0)
     rows = left_rows * right_rows
     for condition in conditions:
-        rows *= join_share(condition, left, right, left_rows, right_rows)
+        rows *= join_share(condition, sizes)
     if kind in ("left", "full"):
         rows = max(rows, left_rows)
     return max(rows, 1.0)
 
 
-def join_share(
-    condition: Expression, left: Relation, right: Relation, left_rows: float, right_rows: float
-) -> float:
+def join_share(condition: Expression, sizes: Mapping[ColumnId, float]) -> float:
     """The share of pairs that a join condition lets through: one in as many as the larger side has values."""
     comparison = as_comparison(condition)
     if comparison is None or comparison.strategy != EQUAL:
         return selectivity(condition)
-    sizes = []
+    known = []
     for side in (comparison.left, comparison.right):
         column = without_relabel(side)
-        if isinstance(column, tree.ColumnRef):
-            for relation, rows in ((left, left_rows), (right, right_rows)):
-                size = _distinct(relation, column.column, rows)
-                if size is not None:
-                    sizes.append(size)
-    return 1.0 / max(sizes, default=1.0 / EQUAL_SHARE)
+        if isinstance(column, tree.ColumnRef) and column.column in sizes:
+            known.append(sizes[column.column])
+    return 1.0 / max(known, default=1.0 / EQUAL_SHARE)
 
 
-def _distinct(relation: Relation, column: Any, rows: float) -> float | None:
-    """How many different values a column has in the table that it comes from."""
+def distinct_sizes(relation: Relation) -> dict[ColumnId, float]:
+    """How many different values each column of the tables under a relation may have."""
+    sizes: dict[ColumnId, float] = {}
     for node in walk.nodes(relation):
         if isinstance(node, tree.Scan):
-            for made, attnum in node.columns:
-                if made == column:
-                    return max(
-                        table_rows(node.table) * (1.0 if _unique(node, attnum) else 0.1), 1.0
-                    )
-    return rows * 0.1 if column in walk.references(relation) else None
-
-
-def _unique(scan: tree.Scan, attnum: int) -> bool:
-    return any(
-        index.unique and len(index.columns) == 1 and index.columns[0].column_id == attnum
-        for index in scan.table.indexes
-    )
+            rows = table_rows(node.table)
+            unique = {
+                index.columns[0].column_id
+                for index in node.table.indexes
+                if index.unique and len(index.columns) == 1
+            }
+            for column, attnum in node.columns:
+                sizes[column] = max(rows if attnum in unique else rows * 0.1, 1.0)
+    return sizes

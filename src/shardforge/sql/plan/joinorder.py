@@ -11,7 +11,7 @@ from typing import Any
 
 from shardforge.sql.bind import tree, walk
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.plan.estimate import estimated_rows, join_share
+from shardforge.sql.plan.estimate import distinct_sizes, estimated_rows, join_share
 from shardforge.sql.plan.logical import Apply, Relation, columns_of
 
 _CHANGES = (tree.Insert, tree.Update, tree.Delete)
@@ -72,34 +72,54 @@ class _Part:
         self.rows = estimated_rows(relation)
 
 
+class _Condition:
+    def __init__(
+        self, expression: Expression, columns: set[ColumnId], sizes: dict[ColumnId, float]
+    ) -> None:
+        self.expression = expression
+        self.columns = walk.references(expression) & columns
+        self.share = join_share(expression, sizes)
+
+
 def _put_together(inputs: list[Relation], conditions: list[Expression]) -> Relation:
     parts = [_Part(relation) for relation in inputs]
-    everything = frozenset[ColumnId]().union(*[part.columns for part in parts])
-    left = [(c, walk.references(c) & everything) for c in conditions]
+    everything = set[ColumnId]().union(*[part.columns for part in parts])
+    sizes = distinct_sizes(tuple(inputs))
+    left = [_Condition(condition, everything, sizes) for condition in conditions]
     first = min(parts, key=lambda part: (not _connected(part, left), part.rows))
     parts.remove(first)
-    relation, columns, rows = first.relation, first.columns, first.rows
+    relation, columns, rows = first.relation, set(first.columns), first.rows
     while parts:
-        best = None
-        for part in parts:
-            both = columns | part.columns
-            usable = [c for c, used in left if used <= both]
-            size = rows * part.rows
-            for condition in usable:
-                size *= join_share(condition, relation, part.relation, rows, part.rows)
-            rank = (not usable, max(size, 1.0))
-            if best is None or rank < best[0]:
-                best = (rank, part, usable)
-        assert best is not None, "there is a part"
-        (_, size), part, usable = best
-        relation = tree.Join("inner", relation, part.relation, walk.conjunction(usable))
+        ranked = [(*_rank(part, columns, rows, left), part) for part in parts]
+        _, rows, part = min(ranked, key=lambda item: item[:2])
         columns |= part.columns
-        rows = size
-        left = [(c, used) for c, used in left if c not in usable]
+        usable = [c for c in left if c.columns <= columns]
+        relation = tree.Join(
+            "inner", relation, part.relation, walk.conjunction([c.expression for c in usable])
+        )
+        left = [c for c in left if c not in usable]
         parts.remove(part)
-    rest = walk.conjunction([c for c, _ in left])
+    rest = walk.conjunction([c.expression for c in left])
     return relation if rest is None else tree.Filter(relation, rest)
 
 
-def _connected(part: _Part, conditions: list[tuple[Expression, set[ColumnId]]]) -> bool:
-    return any(used & part.columns and used - part.columns for _, used in conditions)
+def _rank(
+    part: _Part, columns: set[ColumnId], rows: float, conditions: list[_Condition]
+) -> tuple[bool, float]:
+    """(nothing connects the part, rows after joining it): the smallest comes next."""
+    size = rows * part.rows
+    connected = False
+    for condition in conditions:
+        used = condition.columns
+        if used.isdisjoint(part.columns):
+            continue
+        if used - part.columns <= columns:
+            connected = True
+            size *= condition.share
+    return not connected, max(size, 1.0)
+
+
+def _connected(part: _Part, conditions: list[_Condition]) -> bool:
+    return any(
+        not c.columns.isdisjoint(part.columns) and not c.columns <= part.columns for c in conditions
+    )

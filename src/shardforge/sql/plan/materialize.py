@@ -5,7 +5,7 @@ SubPlan over Filter(x.b < t.b) over Seq Scan x   ->   Filter(x.b < t.b) over Mat
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from shardforge.sql.bind import walk
@@ -28,7 +28,7 @@ def keep_independent_parts(node: Node, outer: frozenset[ColumnId]) -> Node:
     updates: dict[str, Any] = {}
     for name in ("input", "left", "right"):
         inner = getattr(node, name, None)
-        if inner is not None and is_dataclass(inner):
+        if isinstance(inner, Node):
             updates[name] = keep_independent_parts(inner, outer)
     if isinstance(node, nodes.Append):
         updates["inputs"] = tuple(keep_independent_parts(inner, outer) for inner in node.inputs)
@@ -45,11 +45,11 @@ def _scan(scan: nodes.TableScan, outer: frozenset[ColumnId]) -> Node:
     for condition in walk.conjuncts(scan.condition):
         (dependent if walk.references(condition) & outer else own).append(condition)
     alone = replace(scan, condition=walk.conjunction(own))
-    condition = walk.conjunction(dependent)
-    assert condition is not None, "a scan that depends on the outer row has such a condition"
+    correlated = walk.conjunction(dependent)
+    assert correlated is not None, "a scan that depends on the outer row has such a condition"
     kept = nodes.Materialize(columns=scan.columns, rows=scan.rows, order=scan.order, input=alone)
     return nodes.Filter(
-        columns=scan.columns, rows=scan.rows, order=scan.order, input=kept, condition=condition
+        columns=scan.columns, rows=scan.rows, order=scan.order, input=kept, condition=correlated
     )
 
 
