@@ -117,7 +117,8 @@ def _date_style(value: str) -> str:
 
 
 def _encoding(value: str) -> str:
-    if value.upper().replace("-", "").replace("_", "") not in ("UTF8", "UNICODE"):
+    # Only letters and digits count, as in PostgreSQL: asyncpg sends the name in quotes.
+    if "".join(filter(str.isalnum, value.upper())) not in ("UTF8", "UNICODE"):
         raise ValueError
     return "UTF8"
 
