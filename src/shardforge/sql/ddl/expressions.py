@@ -110,13 +110,11 @@ def default(ddl: Ddl, table: Table, column: Column, node: Node) -> str | None:
     if constant is not None and constant.get("isnull"):
         return None
     text = deparse_expression(node)
-    bare = replace(column, not_null=False)
+    bare = replace(column, not_null=False, typmod=-1)  # the length is applied when a row is stored
     coerced = bind_default(text, bare, environment(ddl, text))
     if columns_of(coerced):
         raise QueryError("cannot use column reference in DEFAULT expression", "0A000")
     if constant is not None and "sval" in constant:
-        if isinstance(coerced, tree.Const):
-            coerced = tree.Const(coerced.value, coerced.type)  # the column has the length
         return expression_text(coerced, {})
     if "SQLValueFunction" in node:
         return _value_function(node["SQLValueFunction"])
