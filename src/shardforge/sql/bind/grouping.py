@@ -16,13 +16,15 @@ from typing import Any
 from shardforge.sql.bind.scope import RangeColumn, Scope
 from shardforge.sql.bind.tree import (
     Aggregate,
+    Call,
     ColumnId,
     ColumnRef,
     Expression,
+    ProjectSet,
     Relation,
     Subquery,
 )
-from shardforge.sql.bind.walk import EXPRESSIONS, references
+from shardforge.sql.bind.walk import EXPRESSIONS, nodes, references
 from shardforge.sql.catalog.relations import VirtualTable
 
 MAX_SETS = 4096
@@ -192,6 +194,8 @@ class Regrouping:
         grouping = []
         for column, args in scope.grouping.items():
             grouping.append((column, tuple(self._offset(arg) for arg in args)))
+        if any(_has_set(key) for _, key in self.keys):
+            below = self._expand_keys(below)
         return Aggregate(
             below,
             tuple(self.keys),
@@ -199,6 +203,22 @@ class Regrouping:
             None if self.sets is None else tuple(self.sets),
             tuple(grouping),
         )
+
+    def _expand_keys(self, below: Relation) -> ProjectSet:
+        """Keys that return sets are expanded below the grouping; what it needs besides is passed through."""
+        outputs: list[tuple[ColumnId, Expression]] = []
+        for position, (column, key) in enumerate(self.keys):
+            if _has_set(key):
+                made = self.scope.shared.new_column()
+                outputs.append((made, key))
+                self.keys[position] = (column, ColumnRef(made, key.type, key.typmod))
+        passed = {
+            part.column: part
+            for part in nodes((self.keys, tuple(self.scope.aggregates.values())))
+            if isinstance(part, ColumnRef) and part.column in self.scope.own
+        }
+        outputs += [(c, ColumnRef(c, part.type, part.typmod)) for c, part in passed.items()]
+        return ProjectSet(below, tuple(outputs))
 
     def _offset(self, argument: Expression) -> int:
         for offset, (_, key) in enumerate(self.keys):
@@ -208,6 +228,10 @@ class Regrouping:
             "arguments to GROUPING must be grouping expressions of the associated query level",
             "42803",
         )
+
+
+def _has_set(expression: Expression) -> bool:
+    return any(isinstance(part, Call) and part.retset for part in nodes(expression))
 
 
 @cache

@@ -33,6 +33,7 @@ from shardforge.sql.bind.targets import (
     resolve_unknown_targets,
 )
 from shardforge.sql.bind.tree import (
+    Call,
     ColumnId,
     ColumnRef,
     Const,
@@ -50,7 +51,7 @@ from shardforge.sql.bind.tree import (
     Values,
     Window,
 )
-from shardforge.sql.bind.walk import references
+from shardforge.sql.bind.walk import nodes, references
 from shardforge.sql.bind.windows import define_windows
 from shardforge.sql.types import oids
 
@@ -318,6 +319,7 @@ def finish(select: Select) -> Query:
     regrouping = None
     if select.grouped:
         regrouping = _regroup(select)
+        scope.has_srf = scope.has_srf and any(_has_set(t.expression) for t in select.targets)
     relation: Relation = ONE_ROW if select.source is None else select.source.build()
     if select.where is not None:
         relation = Filter(relation, select.where)
@@ -335,6 +337,10 @@ def finish(select: Select) -> Query:
                 tuple(window.calls),
             )
     return _top(select, relation)
+
+
+def _has_set(expression: Expression) -> bool:
+    return any(isinstance(part, Call) and part.retset for part in nodes(expression))
 
 
 def _regroup(select: Select) -> Regrouping:

@@ -10,7 +10,7 @@ Invariant: all arguments are evaluated before a strict function is skipped for a
 AND and OR evaluate only what they need.
 """
 
-from shardforge.sql.execute.expressions import calls, logic, values
+from shardforge.sql.execute.expressions import array_assignment, calls, logic, values
 from shardforge.sql.execute.expressions.core import (
     Failure,
     Function,
@@ -26,6 +26,7 @@ __all__ = [
     "Function",
     "Layout",
     "LazyColumn",
+    "array_assignment",
     "calls",
     "compile_expression",
     "compile_optional",

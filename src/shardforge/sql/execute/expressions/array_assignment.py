@@ -51,9 +51,7 @@ def _assignment(expression: tree.SubscriptAssignment, layout: Layout) -> Functio
 
 def _check_size(count: int) -> None:
     if count > ELEMENTS_MAX:
-        raise QueryError(
-            f"array size exceeds the maximum allowed ({ELEMENTS_MAX})", "54000"
-        )
+        raise QueryError(f"array size exceeds the maximum allowed ({ELEMENTS_MAX})", "54000")
 
 
 def set_element(array: Array | None, at: Sequence[int], value: Any) -> Array:
