@@ -42,7 +42,7 @@ class Builder:
         self.ids = ids
         self.changes = ChangePlanner(catalog)
         self._ctes: dict[int, tuple[str, tuple[ColumnId, ...]]] = {}
-        self._distinct: dict[ColumnId, float] = {}
+        self._sizes: dict[ColumnId, float] = {}
         """How many values the columns of tables may have."""
 
     # ---- dispatch --------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class Builder:
             return self._lateral(join, kind)
         left, right = self.build(join.left), self.build(join.right)
         left_columns, right_columns = set(left.columns), set(right.columns)
-        rows = joined_rows(kind, left.rows, right.rows, conditions, self._distinct)
+        rows = joined_rows(kind, left.rows, right.rows, conditions, self._sizes)
         by_index = self._index_join(kind, left, join.right, conditions, rows)
         if by_index is not None:
             return by_index
@@ -424,8 +424,14 @@ class Builder:
 
     def query(self, query: tree.Query) -> Node:
         """The plan of a SELECT, yielding its output columns."""
-        root = apply_rules(query.root, self.ids)
-        return self.with_columns(self.build(root), tuple(output.column for output in query.outputs))
+        outputs = tuple(output.column for output in query.outputs)
+        return self.with_columns(self._root(query.root), outputs)
+
+    def _root(self, relation: Relation) -> Node:
+        """The plan of a relation as the binder made it."""
+        root = apply_rules(relation, self.ids)
+        self._sizes |= distinct_sizes(root)
+        return self.build(root)
 
     def statement(self, bound: tree.Insert | tree.Update | tree.Delete) -> nodes.Modification:
         """The plan of a change."""
