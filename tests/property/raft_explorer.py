@@ -397,7 +397,7 @@ class World:
         marker = b"healed"
         for _ in range(400):
             self.now_us += int(TICK_US * 1.1)
-            for host in self._members():
+            for host in self.hosts.values():
                 host.raw.at(host.clock()).tick()
             self._settle()
             goal = self._proposed_marker(marker)

@@ -12,6 +12,8 @@ the next ready may be taken before they are done. A storage-append without respo
 Without `async_storage_writes` the host does entries, hard state, snapshot and committed entries of the ready
 itself, durably before it sends the messages, and then calls `advance`.
 
+A group begins with a membership and a log whose base is above 0 on its first voters: a newcomer, who has neither,
+then gets both by a snapshot. The host says of every snapshot message what became of it (`report_snapshot`).
 A conf-change entry is put in force by `apply_conf_change` while it is applied. Ticks may come late, never early.
 Source: etcd-io/raft RawNode, and its asynchronous storage writes.
 """
