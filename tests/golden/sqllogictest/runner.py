@@ -77,7 +77,10 @@ def shown(value: str | None, kind: str) -> str:
     if value is None:
         return "NULL"
     if kind == "I":
-        return str(int(float(value)))
+        try:
+            return str(int(float(value)))
+        except ValueError:
+            return "0"  # as C's atoi
     if kind == "R":
         return f"{float(value):.3f}"
     return "".join(c if " " <= c <= "~" else "@" for c in value) or "(empty)"
