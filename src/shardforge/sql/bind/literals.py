@@ -141,7 +141,6 @@ def _bind_collate(scope: Scope, node: Node) -> Expression:
     names = strings(node["collname"])
     location = node.get("location", 0)
     expression = bind(scope, node["arg"])
-    check_collation(scope, names, location)
     inner = element_of(expression.type) or expression.type
     if expression.type != oids.UNKNOWN and category(inner) != "S" and inner != oids.NAME:
         raise scope.shared.error(
@@ -149,6 +148,7 @@ def _bind_collate(scope: Scope, node: Node) -> Expression:
             "42804",
             location,
         )
+    check_collation(scope, names, location)
     return expression
 
 

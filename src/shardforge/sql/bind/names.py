@@ -98,6 +98,4 @@ def _figure_subquery(node: Node) -> tuple[str | None, int]:
     if not targets:
         return None, 0
     first = targets[0]["ResTarget"]
-    if "name" in first:
-        return first["name"], 2
-    return _figure(first["val"])
+    return first.get("name") or column_name(first["val"]), 2

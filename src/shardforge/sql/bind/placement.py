@@ -18,6 +18,7 @@ CLAUSES = {
     "limit": "LIMIT",
     "offset": "OFFSET",
     "values": "VALUES",
+    "insert": "VALUES",
     "returning": "RETURNING",
     "update_source": "UPDATE",
     "filter": "FILTER",

@@ -202,13 +202,13 @@ def bind_limit(scope: Scope, node: Node) -> tuple[Expression | None, Expression 
         if item is None:
             found.append(None)
             continue
-        bound = bind_in(scope, item, clause)
         word = clause.upper()
-        if not references(bound).isdisjoint(scope.own):
+        bound = bind_in(scope, item, clause)
+        made = coerce_to_specific(scope, bound, oids.INT8, word, location_of(item))
+        if not references(made).isdisjoint(scope.own):
             raise scope.shared.error(
                 f"argument of {word} must not contain variables", "42P10", location_of(item)
             )
-        made = coerce_to_specific(scope, bound, oids.INT8, word, location_of(item))
         if ties and clause == "limit" and isinstance(made, Const) and made.value is None:
             raise scope.shared.error(
                 "row count cannot be null in FETCH FIRST ... WITH TIES clause", "2201W"

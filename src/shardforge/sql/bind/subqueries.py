@@ -75,11 +75,11 @@ def _outputs(scope: Scope, query: Query) -> list[Expression]:
 def _any_or_all(scope: Scope, node: Node, is_any: bool, location: int) -> Expression:
     names = strings(node["operName"]) if "operName" in node else ["="]
     left_node = node["testexpr"]
+    query, child = _query(scope, node)
     if "RowExpr" in left_node:
         left = bind_row_items(scope, left_node["RowExpr"].get("args", []))
     else:
         left = [bind(scope, left_node)]
-    query, child = _query(scope, node)
     test = _test(scope, names, left, query, location)
     kind = "any" if is_any else "all"
     return Subquery(kind, query, oids.BOOL, test, tuple(child.outer))

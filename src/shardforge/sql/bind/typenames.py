@@ -56,6 +56,8 @@ def lookup_type(shared: Shared, names: list[str], location: int | None) -> tuple
     oid = _row_type(shared, schema, name)
     if oid:
         return oid, name
+    if schema is not None and shared.catalog.schema_by_name(schema) is None:
+        raise shared.error(f'schema "{schema}" does not exist', "3F000", location)
     shown = ".".join(names)
     raise shared.error(f'type "{shown}" does not exist', "42704", location)
 
