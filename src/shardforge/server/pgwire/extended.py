@@ -105,6 +105,10 @@ class Extended:
             output.add(backend.parameter_description(prepared.parameter_types if prepared else ()))
             formats: tuple[int, ...] = ()
         else:
+            cursor = self.session.cursors.get(name)
+            if cursor is not None:  # DECLAREd, which makes a portal too
+                output.row_description(cursor.columns, ())
+                return
             portal = self._portal(name)
             prepared, formats = portal.prepared, portal.formats
         columns = prepared.columns if prepared is not None else None
