@@ -100,7 +100,7 @@ class _Printer:
     def show(self, e: tree.Expression) -> str:
         match e:
             case tree.Const():
-                return _constant(e.value, e.type, e.typmod)
+                return self._const(e)
             case tree.ColumnRef():
                 return quote_identifier(self._columns[e.column])
             case tree.Call():
@@ -147,6 +147,14 @@ class _Printer:
 
     def _list(self, items: tuple[tree.Expression, ...]) -> str:
         return ", ".join(self.show(item) for item in items)
+
+    def _const(self, e: tree.Const) -> str:
+        text = _constant(e.value, e.type, e.typmod)
+        digits = text.removesuffix("'::numeric").removeprefix("'")
+        if e.type == NUMERIC and digits.isdigit():
+            # An integer that the binder has made numeric: PostgreSQL keeps, and shows, the conversion.
+            return f"{digits}::numeric" if self._pretty else f"({digits})::numeric"
+        return text
 
     def _outer(self, text: str) -> str:
         return text if self._pretty else f"({text})"

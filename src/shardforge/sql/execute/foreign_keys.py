@@ -313,6 +313,8 @@ class _Incoming:
             changes.append(Changed(key, row, child.rules.completed(tuple(values), run)))
         generated = {attnum for attnum, _ in child.change.generated}
         await child.update(changes, frozenset(self.key.columns) | generated, run)
+        if action == "d":  # the default may be the very key that is gone
+            run.after.append(lambda later: self._refuse(lost, later))
 
     # ---- finding rows ----------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def _assignment(expression: tree.SubscriptAssignment, layout: Layout) -> Functio
         new = value(row, ctx)
         if is_slice:
             return before if new is None else set_slice(before, bounds, new)
-        return set_element(before, [upper for _, upper in bounds], new)
+        return set_element(before, [upper for _, upper in bounds if upper is not None], new)
 
     return assign
 
