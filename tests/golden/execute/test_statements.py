@@ -18,11 +18,11 @@ from tests.inprocess import run_text, running_node, session_of
 FILES = sorted(Path(__file__).parent.glob("*.jsonl"))
 
 
-async def _differences(path: Path) -> list[str]:
+async def _differences(lines: list[str]) -> list[str]:
     found = []
     async with running_node() as node:
         session = session_of(node)
-        for line in path.read_text().splitlines():
+        for line in lines:
             expected: dict[str, Any] = json.loads(line)
             sql = expected["sql"]
             got: dict[str, Any]
@@ -46,5 +46,5 @@ async def _differences(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_statement_gives_what_postgresql_gives(path: Path) -> None:
-    differences = asyncio.run(_differences(path))
+    differences = asyncio.run(_differences(path.read_text().splitlines()))
     assert not differences, "\n".join(differences)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from shardforge.errors import unsupported
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.context import Account, Row, Run
 from shardforge.sql.execute.expressions import (
     Layout,
     compile_expression,
@@ -241,19 +241,22 @@ class Aggregate(Operator):
         self._grouping = grouping
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        held = run.memory
         groups: list[dict[Any, tuple[Row, list[Any]]]] = [{} for _ in self._sets]
-        async with aclosing(self._source.batches(run)) as source:
-            async for batch in source:
-                for places, found in zip(self._sets, groups, strict=True):
-                    self._add(places, found, batch, run)
-        for places, found in zip(self._sets, groups, strict=True):
-            if not places and not found:
-                found[()] = ((None,) * len(self._keys), [call.begin(run) for call in self._calls])
-            rows = self._finished(places, found, run)
-            for batch in chunks(rows):
-                yield batch
-        run.free(run.memory - held)
+        with Account(run) as account:
+            async with aclosing(self._source.batches(run)) as source:
+                async for batch in source:
+                    await run.breathe(len(batch))
+                    before = run.memory
+                    for places, found in zip(self._sets, groups, strict=True):
+                        self._add(places, found, batch, run)
+                    account.take_over(before)
+            for places, found in zip(self._sets, groups, strict=True):
+                if not places and not found:
+                    states = [call.begin(run) for call in self._calls]
+                    found[()] = ((None,) * len(self._keys), states)
+                rows = self._finished(places, found, run)
+                for batch in chunks(rows):
+                    yield batch
 
     def _add(
         self, places: tuple[int, ...], groups: dict[Any, Any], batch: list[Row], run: Run

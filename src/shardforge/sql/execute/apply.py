@@ -16,7 +16,7 @@ from typing import Any
 from shardforge.errors import QueryError
 from shardforge.sql.bind import tree, walk
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.context import Account, Row, Run
 from shardforge.sql.execute.expressions import Failure, Function, compile_expression, layout_of
 from shardforge.sql.execute.expressions.calls import implementation_of
 from shardforge.sql.execute.operators import Batches, Operator
@@ -24,6 +24,8 @@ from shardforge.sql.types.registry import is_array
 from shardforge.sql.types.values import Array
 
 REMEMBERED_MAX = 10_000
+ROWS_OF_A_RUN = 20
+"""What running a subquery counts for, in rows of work."""
 _UNKNOWN = object()
 
 
@@ -99,6 +101,7 @@ class Apply(Operator):
         return await self._remembered(run, key)
 
     async def _remembered(self, run: Run, key: tuple[Any, ...]) -> Any:
+        await run.breathe(ROWS_OF_A_RUN)
         memory: dict[tuple[Any, ...], Any] = run.memo.setdefault(self, {})
         found = memory.get(key, _UNKNOWN)
         if found is _UNKNOWN:
@@ -122,10 +125,11 @@ class Apply(Operator):
             return False
         if kind == "scalar":
             return await self._scalar(run)
-        rows = await self._inner.all_rows(run)
         if kind == "array":
-            values = [row[0] for row in rows]
+            with Account(run) as account:
+                values = [row[0] for row in await self._inner.all_rows(run, account)]
             return _stacked(values) if self._nested else Array(tuple(values))
+        rows = await self._inner.all_rows(run)
         if self._probe is None:
             return Collected(rows)
         members = frozenset([row[0] for row in rows])

@@ -6,6 +6,7 @@ state of an execution, so one plan may run many times at once: all of it is here
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from sys import getsizeof
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ Row = tuple[Any, ...]
 DeferredCheck = Callable[["Run"], Awaitable[None]]
 
 DEFAULT_WORK_MEMORY = 256 * 1024 * 1024
+ROWS_BEFORE_PAUSE = 20_000
 BATCH_ROWS = 1024
 """Rows that an operator hands on at once, about."""
 
@@ -103,6 +105,7 @@ class Run:
     """
 
     __slots__ = (
+        "account",
         "after",
         "ctes",
         "eval",
@@ -113,6 +116,7 @@ class Run:
         "params",
         "pending",
         "transaction",
+        "work",
     )
 
     def __init__(self, context: ExecContext, params: Sequence[Any]) -> None:
@@ -126,6 +130,9 @@ class Run:
         self.memo: dict[Any, Any] = {}
         self.ctes: dict[int, list[Row]] = {}
         self.memory = 0
+        self.work = 0
+        self.account = Account(self)
+        """What is kept to the end of the statement."""
         self.pending: PendingWrites | None = None
         self.after: list[DeferredCheck] = []
         """Foreign keys to check and to follow when the statement has made its changes."""
@@ -160,13 +167,15 @@ class Run:
             for step in work:
                 await step(self)
 
-    def hold(self, rows: Sequence[Any]) -> None:
-        """Account for rows kept in memory; 53200 past the limit."""
-        if rows:
-            self.hold_bytes(len(rows) * size_of(rows[-1]))
+    async def breathe(self, rows: int) -> None:
+        """Let other sessions run after much work; a cancellation or time-out takes effect here."""
+        self.work += rows
+        if self.work >= ROWS_BEFORE_PAUSE:
+            self.work = 0
+            await asyncio.sleep(0)
 
     def hold_bytes(self, size: int) -> None:
-        """Account for `size` bytes kept until `free`; 53200 past the limit."""
+        """Account for `size` bytes; 53200 past the limit. See `Account`."""
         self.memory += size
         if self.memory > self.exec.work_memory:
             raise QueryError(
@@ -175,9 +184,35 @@ class Run:
                 detail=f"The statement needs more than the {self.exec.work_memory} bytes of sql.work_memory.",
             )
 
-    def free(self, size: int) -> None:
-        """Give back what was held."""
-        self.memory -= size
+
+class Account:
+    """The memory of one operator in one execution, given back at the end whatever ends it."""
+
+    __slots__ = ("_run", "_size")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._size = 0
+
+    def __enter__(self) -> Account:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._run.memory -= self._size
+
+    def hold(self, rows: Sequence[Any]) -> None:
+        """Keep rows in memory. Raises: 53200 past the statement's limit."""
+        if rows:
+            self.hold_bytes(len(rows) * size_of(rows[-1]))
+
+    def hold_bytes(self, size: int) -> None:
+        """Keep some bytes in memory. Raises: 53200."""
+        self._size += size
+        self._run.hold_bytes(size)
+
+    def take_over(self, before: int) -> None:
+        """What has been held through the run since its memory was `before` is this account's."""
+        self._size += self._run.memory - before
 
 
 def size_of(row: Sequence[Any]) -> int:

@@ -80,6 +80,7 @@ async def _recursive(cte: CteOperator, step: Operator, run: Run) -> list[Row]:
     working = fresh(await cte.plan.all_rows(run))
     result = list(working)
     while working:
+        await run.breathe(len(working) + 20)
         run.ctes[cte.name] = working
         # What inner queries remember was computed from the last working table.
         remembered = {key: value for key, value in run.memo.items() if isinstance(key, int)}

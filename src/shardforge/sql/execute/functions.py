@@ -67,6 +67,7 @@ class FunctionScan(Operator):
                 if self._ordinality:
                     values.append(number)
                 rows.append(tuple(values))
+            await run.breathe(len(rows))
             yield rows
 
 
@@ -117,6 +118,7 @@ class ProjectSet(Operator):
                         full = (*row, *items)
                         out.append(tuple([output(full, run) for output in self._outputs]))
                         if len(out) >= BATCH_ROWS:
+                            await run.breathe(len(out))
                             yield out
                             out = []
         if out:

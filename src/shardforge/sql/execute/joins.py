@@ -11,11 +11,14 @@ from contextlib import aclosing
 from typing import Any
 
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Account, Row, Run
 from shardforge.sql.execute.expressions import compile_optional, layout_of
-from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.operators import Batches, Operator, chunks
 from shardforge.sql.execute.rows import join_key_function
 from shardforge.sql.execute.scans import TableScanOperator
+
+PROBE_ROWS = 64
+"""Left rows that are joined before their results are handed on: each may have many partners."""
 
 Pairing = Callable[[Row, Sequence[Row], Any], list[Row]]
 
@@ -49,33 +52,34 @@ class HashJoin(Operator):
         self._right_nulls = (None,) * len(right.columns)
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        held = run.memory
-        table = await self._build(run)
-        if self._kind == "full":
-            async for batch in self._full(run, table):
-                yield batch
-        elif table or self._kind in ("left", "anti"):
-            join = {
-                "inner": self._inner, "left": self._left_join, "semi": self._semi, "anti": self._anti
-            }[self._kind]  # fmt: skip
-            out: list[Row] = []
-            async with aclosing(self._left.batches(run)) as source:
-                async for batch in source:
-                    out += join(batch, table, run)
-                    if len(out) >= BATCH_ROWS:
-                        yield out
-                        out = []
-            if out:
-                yield out
-        run.free(run.memory - held)
+        with Account(run) as account:
+            table = await self._build(run, account)
+            if self._kind == "full":
+                async for batch in self._full(run, table):
+                    yield batch
+            elif table or self._kind in ("left", "anti"):
+                join = {
+                    "inner": self._inner, "left": self._left_join, "semi": self._semi, "anti": self._anti
+                }[self._kind]  # fmt: skip
+                out: list[Row] = []
+                async with aclosing(self._left.batches(run)) as source:
+                    async for batch in source:
+                        for part in chunks(batch, PROBE_ROWS):
+                            out += join(part, table, run)
+                            if len(out) >= BATCH_ROWS:
+                                await run.breathe(len(out))
+                                yield out
+                                out = []
+                if out:
+                    yield out
 
-    async def _build(self, run: Run) -> dict[Any, list[Row]]:
+    async def _build(self, run: Run, account: Account) -> dict[Any, list[Row]]:
         table: dict[Any, list[Row]] = {}
         key_of = self._right_key
         full = self._kind == "full"
         async with aclosing(self._right.batches(run)) as source:
             async for batch in source:
-                run.hold(batch)
+                account.hold(batch)
                 for row in batch:
                     key = key_of(row, run)
                     if key is None and not full:
@@ -166,28 +170,27 @@ class NestedLoop(Operator):
         self._right_nulls = (None,) * len(right.columns)
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        held = run.memory
-        rights = [] if self._lateral else await self._right.all_rows(run)
-        met: set[int] = set()
-        out: list[Row] = []
-        async with aclosing(self._left.batches(run)) as source:
-            async for batch in source:
-                for row in batch:
-                    if self._lateral:
-                        for column, offset in self._given:
-                            run.outer[column] = row[offset]
-                        before = run.memory
-                        rights = await self._right.all_rows(run)
-                        run.free(run.memory - before)
-                    self._join(row, rights, run, out, met)
-                    if len(out) >= BATCH_ROWS:
-                        yield out
-                        out = []
-        if self._kind == "full":
-            out += [self._left_nulls + right for right in rights if id(right) not in met]
-        if out:
-            yield out
-        run.free(run.memory - held)
+        with Account(run) as account:
+            rights = [] if self._lateral else await self._right.all_rows(run, account)
+            met: set[int] = set()
+            out: list[Row] = []
+            async with aclosing(self._left.batches(run)) as source:
+                async for batch in source:
+                    for row in batch:
+                        if self._lateral:
+                            for column, offset in self._given:
+                                run.outer[column] = row[offset]
+                            with Account(run) as inner:
+                                rights = await self._right.all_rows(run, inner)
+                        await run.breathe(len(rights))
+                        self._join(row, rights, run, out, met)
+                        if len(out) >= BATCH_ROWS:
+                            yield out
+                            out = []
+            if self._kind == "full":
+                out += [self._left_nulls + right for right in rights if id(right) not in met]
+            if out:
+                yield out
 
     def _join(
         self, row: Row, rights: Sequence[Row], run: Run, out: list[Row], met: set[int]

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, size_of
+from shardforge.sql.execute.context import BATCH_ROWS, Account, Row, Run, size_of
 from shardforge.sql.execute.expressions import compile_expression, layout_of
 from shardforge.sql.execute.rows import (
     evaluated,
@@ -37,12 +37,13 @@ class Operator(ABC):
     def batches(self, run: Run, goal: int | None = None) -> Batches:
         """The rows of one execution."""
 
-    async def all_rows(self, run: Run) -> list[Row]:
-        """Every row, accounted for."""
+    async def all_rows(self, run: Run, account: Account | None = None) -> list[Row]:
+        """Every row, kept on an account (the statement's, when none is given)."""
+        account = account or run.account
         rows: list[Row] = []
         async with aclosing(self.batches(run)) as batches:
             async for batch in batches:
-                run.hold(batch)
+                account.hold(batch)
                 rows += batch
         return rows
 

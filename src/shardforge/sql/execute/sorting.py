@@ -11,7 +11,7 @@ from typing import Any
 from shardforge.errors import QueryError
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import ColumnId, Expression
-from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.context import Account, Row, Run
 from shardforge.sql.execute.expressions import (
     Function,
     compile_expression,
@@ -108,12 +108,11 @@ class Sort(Operator):
             for batch in chunks(rows):
                 yield batch
             return
-        held = run.memory
-        rows = await self._source.all_rows(run)
-        self._sort(rows, run)
-        for batch in chunks(rows):
-            yield batch
-        run.free(run.memory - held)
+        with Account(run) as account:
+            rows = await self._source.all_rows(run, account)
+            self._sort(rows, run)
+            for batch in chunks(rows):
+                yield batch
 
     def _wanted(self, run: Run) -> int | None:
         if self._top is None:
@@ -225,20 +224,19 @@ class Distinct(Operator):
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         seen: set[Any] = set()
-        held = run.memory
         key_of = self._key
-        async with aclosing(self._source.batches(run)) as source:
-            async for batch in source:
-                fresh = []
-                for row in batch:
-                    key = key_of(row, run)
-                    if key not in seen:
-                        seen.add(key)
-                        fresh.append(row)
-                if fresh:
-                    run.hold(fresh)
-                    yield fresh
-        run.free(run.memory - held)
+        with Account(run) as account:
+            async with aclosing(self._source.batches(run)) as source:
+                async for batch in source:
+                    fresh = []
+                    for row in batch:
+                        key = key_of(row, run)
+                        if key not in seen:
+                            seen.add(key)
+                            fresh.append(row)
+                    if fresh:
+                        account.hold(fresh)
+                        yield fresh
 
 
 class SetOperation(Operator):
@@ -257,17 +255,13 @@ class SetOperation(Operator):
         self._key: Callable[[Row], Any] = (lambda row: row) if whole is None else whole
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        held = run.memory
-        if self._op == "union":
-            source = self._union(run)
-        else:
-            source = self._counted(run)
-        async with aclosing(source) as found:
-            async for batch in found:
-                yield batch
-        run.free(run.memory - held)
+        with Account(run) as account:
+            source = self._union if self._op == "union" else self._counted
+            async with aclosing(source(run, account)) as found:
+                async for batch in found:
+                    yield batch
 
-    async def _union(self, run: Run) -> Batches:
+    async def _union(self, run: Run, account: Account) -> Batches:
         seen: set[Any] = set()
         for operator in (self._left, self._right):
             async with aclosing(operator.batches(run)) as source:
@@ -279,15 +273,15 @@ class SetOperation(Operator):
                             seen.add(key)
                             fresh.append(row)
                     if fresh:
-                        run.hold(fresh)
+                        account.hold(fresh)
                         yield fresh
 
-    async def _counted(self, run: Run) -> Batches:
+    async def _counted(self, run: Run, account: Account) -> Batches:
         """A row of the left stays by how often it is on the right."""
         counts: Counter[Any] = Counter()
         async with aclosing(self._right.batches(run)) as source:
             async for batch in source:
-                run.hold(batch)
+                account.hold(batch)
                 counts.update(map(self._key, batch))
         seen: set[Any] = set()
         intersect = self._op == "intersect"
@@ -295,7 +289,7 @@ class SetOperation(Operator):
             async for batch in source:
                 kept = [row for row in batch if self._keep(row, counts, seen, intersect=intersect)]
                 if kept:
-                    run.hold(kept)
+                    account.hold(kept)
                     yield kept
 
     def _keep(self, row: Row, counts: Counter[Any], seen: set[Any], *, intersect: bool) -> bool:

@@ -14,7 +14,7 @@ from shardforge.errors import QueryError, unsupported
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import ColumnId, Expression
 from shardforge.sql.execute.aggregation import accumulator
-from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.context import Account, Row, Run
 from shardforge.sql.execute.expressions import (
     Layout,
     compile_expression,
@@ -119,17 +119,19 @@ class Window(Operator):
         return compute
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        held = run.memory
-        rows = await self._source.all_rows(run)
-        for partition in self._partitions(rows, run):
-            if self._sort is not None:
-                self._sort(partition, run)
-            peers = Peers([[order(row, run) for order in self._order] for row in partition])
-            results = [compute(partition, peers, run) for compute in self._calls]
-            extended = [(*row, *values) for row, *values in zip(partition, *results, strict=True)]
-            for batch in chunks(extended):
-                yield batch
-        run.free(run.memory - held)
+        with Account(run) as account:
+            rows = await self._source.all_rows(run, account)
+            for partition in self._partitions(rows, run):
+                await run.breathe(len(partition))
+                if self._sort is not None:
+                    self._sort(partition, run)
+                peers = Peers([[order(row, run) for order in self._order] for row in partition])
+                results = [compute(partition, peers, run) for compute in self._calls]
+                extended = [
+                    (*row, *values) for row, *values in zip(partition, *results, strict=True)
+                ]
+                for batch in chunks(extended):
+                    yield batch
 
     def _partitions(self, rows: list[Row], run: Run) -> list[list[Row]]:
         if self._partition is None:
