@@ -10,6 +10,7 @@ from itertools import count
 
 from shardforge.ids import INFINITY, NodeId, Timestamp, TxnId
 from shardforge.shard.router import Router
+from shardforge.storage.newest_cache import Entry
 from shardforge.txn.commit import CommitProcess
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.locks import LockStrength
@@ -59,12 +60,19 @@ class Coordinator:
         number = TxnId(self._node_bits | (next(self._numbers) & 0xFFFF_FFFF_FFFF))
         return Transaction(self, number, isolation, read_only=read_only)
 
+    def newest_now(self, key: bytes) -> Entry | None:
+        """The newest committed version, if that is known without waiting; see `read_latest`."""
+        participant = self.router.shard_of(key)
+        if key in participant.pending.by_key or not participant.replica.serving_term:
+            return None
+        return participant.newest(key)
+
     async def read_latest(self, key: bytes) -> bytes | None:
         """The newest committed value: a strong read of one key, which needs no timestamp."""
-        participant = self.router.shard_of(key)
-        if participant.pending.by_key or not participant.replica.serving_term:
-            return await read_settled(participant, key, INFINITY)
-        return participant.newest(key)[1]
+        found = self.newest_now(key)
+        if found is None:
+            return await read_settled(self.router.shard_of(key), key, INFINITY)
+        return found[1]
 
     async def commit(self, transaction: Transaction) -> None:
         """Commit what the transaction wrote; it is finished in any case."""

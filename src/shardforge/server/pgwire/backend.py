@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from shardforge.errors import DatabaseError
@@ -50,6 +51,7 @@ def backend_key_data(process_id: int, secret: bytes) -> bytes:
     return message(b"K", struct.pack("!I", process_id) + secret)
 
 
+@lru_cache(maxsize=256)
 def command_complete(tag: str) -> bytes:
     """A statement is done; the transaction may not be."""
     return message(b"C", tag.encode() + b"\0")

@@ -64,31 +64,36 @@ class Connection(asyncio.Protocol):
         """Cut into messages; run what can be run."""
         self.server.telemetry.bytes_received_total += len(data)
         reader = self.reader
-        reader.feed(data)
-        self._cut()
-        if self._flow.parked:
-            self._flow.resume()
-        elif (
-            self._queued_bytes + reader.pending_bytes > QUEUE_BYTES_MAX
-            and self._reading
-            and self.transport
-        ) and self._messages:
-            self._reading = False
-            self.transport.pause_reading()
-
-    def _cut(self) -> None:
-        reader = self.reader
+        messages: list[frontend.Message] = []
         try:
-            while self._malformed is None:
-                message = reader.next_message()
-                if message is None:
-                    return
-                self._messages.append(message)
-                self._queued_bytes += len(message.body)
-                if reader.starting:
-                    return  # what follows depends on this one: TLS, or typed messages
+            messages = reader.feed(data)
         except NetworkError as error:
-            self._malformed = error
+            self._malformed = self._malformed or error
+        if self._flow.parked:
+            conversation = self.conversation
+            if conversation is not None and self._malformed is None:
+                answered = conversation.answer_now(messages)
+                if answered == len(messages):
+                    conversation.idle()
+                    return
+                messages = messages[answered:]
+            self._queue(messages)
+            self._flow.resume()
+            return
+        self._queue(messages)
+        if self._reading and self._messages and self.transport is not None:
+            self._pause_if_full(self.transport)
+
+    def _pause_if_full(self, transport: asyncio.Transport) -> None:
+        if self._queued_bytes + self.reader.pending_bytes > QUEUE_BYTES_MAX:
+            self._reading = False
+            transport.pause_reading()
+
+    def _queue(self, messages: list[frontend.Message]) -> None:
+        if self._malformed is None:
+            self._messages.extend(messages)
+            for message in messages:
+                self._queued_bytes += len(message[1])
 
     def pause_writing(self) -> None:
         """The client is slow to read."""
@@ -111,6 +116,10 @@ class Connection(asyncio.Protocol):
     async def next_message(self) -> frontend.Message:
         """The next message; writes what is queued before it waits. Raises Closed when there will be none."""
         while not self._messages:
+            if self.reader.starting and self.reader.pending_bytes:
+                self._queue(self.reader.feed(b""))
+                if self._messages:
+                    break
             if self._lost:
                 raise Closed
             if self._malformed is not None:
@@ -131,9 +140,10 @@ class Connection(asyncio.Protocol):
 
     def start_messages(self) -> None:
         """The start-up packet has been read: typed messages follow."""
-        self.reader.starting = False
-        self.reader.body_bytes_max = frontend.STARTUP_BYTES_MAX
-        self._cut()
+        try:
+            self._queue(self.reader.resume())
+        except NetworkError as error:
+            self._malformed = error
 
     def start_queries(self) -> None:
         """Authentication is done: messages may be as large as the protocol allows."""

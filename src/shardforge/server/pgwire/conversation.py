@@ -6,7 +6,7 @@ Source: PostgreSQL 15, chapter 55.2. After an error in the extended protocol, me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError, unsupported
@@ -41,6 +41,16 @@ class Conversation:
         self.ending = False
         self._timeout: asyncio.TimerHandle | None = None
         self._kind = "other"
+        self._listening = False
+        self._immediate: dict[int, Callable[[bytes], bool]] = {
+            PARSE: self._parse,
+            BIND: self._bind,
+            DESCRIBE: self._describe,
+            EXECUTE: self._execute_now,
+            SYNC: self._sync_now,
+            FLUSH: self._flush,
+        }
+        """What can be done at once; False when it has to wait for something, and nothing was done."""
 
     # ------------------------------------------------------------ the loop
 
@@ -57,15 +67,34 @@ class Conversation:
         output.add(backend.READY["I"])
         next_message = self._connection.next_message
         while True:
-            message = await next_message()
-            kind = message.kind
+            self._listening = True
+            kind, body = await next_message()
+            self._listening = False
+            if self._skipping and kind not in (SYNC, TERMINATE):
+                continue
             if kind == TERMINATE:
                 return
-            if self._skipping and kind != SYNC:
-                continue
-            await self._answer(kind, message.body)
+            await self._answer(kind, body)
             if self.ending and not session.in_block:
                 raise QueryError("terminating connection due to administrator command", "57P01")
+
+    def answer_now(self, messages: Sequence[frontend.Message]) -> int:
+        """Answer as many of the first messages as need no waiting, without a step of the flow; how many.
+
+        One that fails is left to the flow too, where it fails again: nothing of it was done.
+        """
+        if not self._listening or self._skipping:
+            return 0
+        immediate = self._immediate
+        count = 0
+        try:
+            for count, (kind, body) in enumerate(messages):
+                handler = immediate.get(kind)
+                if handler is None or not handler(body):
+                    return count
+        except (DatabaseError, RecursionError):
+            return count
+        return len(messages)
 
     def idle(self) -> None:
         """Nothing more to read now: write, and start the idle clocks."""
@@ -100,17 +129,18 @@ class Conversation:
         try:
             if kind == QUERY:
                 await self._guarded(self._simple_query(frontend.read_query(body)))
-                await self._ready()
+                self._ready()
             elif kind == SYNC:
                 self._skipping = False
-                await self._guarded(self._sync())
-                await self._ready()
+                if not self._sync_now(body):
+                    await self._guarded(self._sync())
+                    self._ready()
             else:
                 await self._guarded(self._extended_message(kind, body))
         except DatabaseError as error:
             await self._failed(error)
             if kind in (QUERY, SYNC):
-                await self._ready()
+                self._ready()
             else:
                 self._skipping = True
 
@@ -151,7 +181,7 @@ class Conversation:
         self._send_notices()
         self.output.add(backend.error_response(error))
 
-    async def _ready(self) -> None:
+    def _ready(self) -> None:
         session = self.session
         self._send_notices()
         changed = session.settings.changed
@@ -206,23 +236,53 @@ class Conversation:
 
     # ------------------------------------------------------------ extended query
 
+    def _parse(self, body: bytes) -> bool:
+        message = frontend.read_parse(body)
+        self._kind = "parse"
+        self.session.begin_statement(message.query)
+        self._extended.parse(message)
+        return True
+
+    def _bind(self, body: bytes) -> bool:
+        self._extended.bind(frontend.read_bind(body))
+        return True
+
+    def _describe(self, body: bytes) -> bool:
+        self._extended.describe(*frontend.read_target(body))
+        return True
+
+    def _flush(self, _: bytes) -> bool:
+        self.output.flush()
+        return True
+
+    def _execute_now(self, body: bytes) -> bool:
+        name, rows_max = frontend.read_execute(body)
+        portal = self._extended.portals.get(name)
+        if portal is None or portal.prepared is None:
+            return False
+        session, prepared, loop_time = self.session, portal.prepared, self._connection.loop.time
+        begun = loop_time()
+        self._kind = prepared.kind
+        session.begin_statement(prepared.text)
+        if not self._extended.execute_now(portal, rows_max):
+            return False
+        self._server.statement_done(session, prepared.kind, loop_time() - begun)
+        return True
+
+    def _sync_now(self, _: bytes) -> bool:
+        if not self._extended.settled():
+            return False
+        self._ready()
+        return True
+
     async def _extended_message(self, kind: int, body: bytes) -> None:
-        extended = self._extended
-        if kind == BIND:
-            extended.bind(frontend.read_bind(body))
-        elif kind == EXECUTE:
+        handler = self._immediate.get(kind)
+        if handler is not None and handler(body):
+            return
+        if kind == EXECUTE:
             await self._execute(*frontend.read_execute(body))
-        elif kind == PARSE:
-            message = frontend.read_parse(body)
-            self._kind = "parse"
-            self.session.begin_statement(message.query)
-            extended.parse(message)
-        elif kind == DESCRIBE:
-            extended.describe(*frontend.read_target(body))
         elif kind == CLOSE:
-            await extended.close(*frontend.read_target(body))
-        elif kind == FLUSH:
-            self.output.flush()
+            await self._extended.close(*frontend.read_target(body))
         elif kind == FUNCTION_CALL:
             raise unsupported("the function call message")
         elif kind in (COPY_DATA, COPY_DONE, COPY_FAIL):

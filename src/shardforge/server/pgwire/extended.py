@@ -117,6 +117,22 @@ class Extended:
         else:
             output.row_description(columns, formats)
 
+    def execute_now(self, portal: Portal, rows_max: int) -> bool:
+        """Run a portal that need not wait for anything; False when nothing was done: it takes `execute`."""
+        prepared = portal.prepared
+        if prepared is None or rows_max or portal.source is not None or portal.finished is not None:
+            return False
+        rows = self.session.run_now(prepared, portal.params)
+        if rows is None:
+            return False
+        assert prepared.columns is not None, "a SELECT has columns"
+        output = self.output
+        if rows:
+            output.add_rows(rows, prepared.columns, portal.formats)
+        portal.finished = tag = f"SELECT {len(rows)}"
+        output.add(backend.command_complete(tag))
+        return True
+
     async def execute(self, name: str, rows_max: int) -> Outcome | None:
         """Run a portal, or take its next rows. Returns a COPY for the connection to carry out."""
         portal, output, session = self._portal(name), self.output, self.session
@@ -163,6 +179,18 @@ class Extended:
         portal = self.portals.pop(name, None)
         if portal is not None and portal.source is not None:
             await portal.source.close()
+
+    def settled(self) -> bool:
+        """Whether a Sync has nothing to commit or to close; forgets portals that end there."""
+        session = self.session
+        if not session.settled:
+            return False
+        if session.in_block:
+            return True
+        if any(portal.source is not None for portal in self.portals.values()):
+            return False
+        self.portals.clear()
+        return True
 
     async def end_transaction(self) -> None:
         """Portals do not outlive their transaction."""

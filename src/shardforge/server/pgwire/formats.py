@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from shardforge.errors import QueryError, unsupported
+from shardforge.server.pgwire import backend
 from shardforge.server.pgwire.frontend import malformed
+from shardforge.sql.bind.tree import OutputColumn
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.types.registry import (
     input_function,
     output_function,
     receive_function,
     send_function,
+    type_by_oid,
 )
 
 Encoder = Callable[[Any], bytes]
@@ -21,6 +24,7 @@ Decoder = Callable[[bytes], Any]
 _INTEGERS = {20, 21, 23, 26}
 _TEXTS = {25, 1043, 19, 705, 1042, 114}
 _BOOL = 16
+SHAPES_MAX = 200
 
 
 def _bool_text(value: bool) -> bytes:  # a value of the type
@@ -66,33 +70,48 @@ def decoder(type_oid: int, form: int, settings: Settings) -> Decoder:
     return decode
 
 
+def _description(columns: Sequence[OutputColumn], formats: Sequence[int]) -> bytes:
+    return backend.row_description(
+        (c.name, c.table, max(c.attnum, 0), c.type, type_by_oid(c.type).length, c.typmod, form)
+        for c, form in zip(columns, formats, strict=True)
+    )
+
+
 class Codecs:
     """Encoders and decoders of one session, remembered until a setting that they depend on changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._binding: Any = None
+        self._version = -1
         self._encoders: dict[tuple[int, int], Encoder] = {}
         self._decoders: dict[tuple[int, int], Decoder] = {}
+        self._shapes: dict[tuple[int, Sequence[int]], Shape] = {}
+        """By the identity of the columns, which a shape keeps alive."""
 
     def _check(self) -> None:
-        settings = self._settings
-        binding = (
-            settings.binding,
-            settings.bytea_output,
-            settings.extra_float_digits,
-            settings.intervalstyle,
-        )
-        if binding != self._binding:
-            self._binding = binding
+        if self._settings.version != self._version:
+            self._version = self._settings.version
             self._encoders.clear()
+            self._shapes.clear()
             self._decoders.clear()
 
-    def encoders(self, types: Sequence[int], formats: Sequence[int]) -> list[Encoder]:
-        """One encoder a column."""
+    def shape(self, columns: Sequence[OutputColumn], formats: Sequence[int]) -> Shape:
+        """Encoders and description of rows of `columns`, remembered."""
         self._check()
+        key = (id(columns), formats)
+        found = self._shapes.get(key)
+        if found is None:
+            if len(self._shapes) >= SHAPES_MAX:
+                self._shapes.clear()
+            forms = expand(formats, len(columns), "result")
+            encoders = self._encoders_of([column.type for column in columns], forms)
+            found = Shape(columns, formats, encoders, _description(columns, forms))
+            self._shapes[key] = found
+        return found
+
+    def _encoders_of(self, types: Sequence[int], formats: Sequence[int]) -> list[Encoder]:
         found = []
-        for pair in zip(types, expand(formats, len(types), "result"), strict=True):
+        for pair in zip(types, formats, strict=True):
             made = self._encoders.get(pair)
             if made is None:
                 made = self._encoders[pair] = encoder(*pair, self._settings)
@@ -127,6 +146,16 @@ class Codecs:
                     f"incorrect binary data format in bind parameter {number}", "22P03"
                 ) from error
         return decoded
+
+
+class Shape(NamedTuple):
+    """How the rows of one statement travel in the formats asked for."""
+
+    columns: Sequence[OutputColumn]
+    formats: Sequence[int]
+    encoders: list[Encoder]
+    description: bytes
+    """The RowDescription message."""
 
 
 def expand(formats: Sequence[int], count: int, what: str) -> Sequence[int]:

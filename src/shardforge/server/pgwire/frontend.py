@@ -38,46 +38,71 @@ class Message(NamedTuple):
 
 
 class MessageReader:
-    """Cuts a byte stream into messages. Holds at most one incomplete message."""
+    """Cuts a byte stream into messages. Holds at most one incomplete message, and bytes that wait for `resume`."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._start = 0
+        self._rest = bytearray()
+        self._needed = 0
+        """Do not look at the rest before it has so many bytes."""
         self.starting = True
-        """Until authentication begins, packets carry no type byte and must be small."""
+        """Until authentication begins, packets carry no type byte, must be small, and come one at a time."""
         self.body_bytes_max = STARTUP_BYTES_MAX
 
-    def feed(self, data: bytes) -> None:
-        """Add what arrived."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes. Raises NetworkError 08P01 for an impossible length."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
+        return self._first(data) if self.starting else self._cut(data)
 
-    def next_message(self) -> Message | None:
-        """The next complete message, or None. Raises NetworkError 08P01 for an impossible length."""
-        buffer, start = self._buffer, self._start
-        header = 4 if self.starting else 5
-        if len(buffer) - start < header:
-            return None
-        (length,) = _LENGTH.unpack_from(buffer, start + header - 4)
+    def resume(self) -> list[Message]:
+        """What waited behind a start-up packet, cut as typed messages."""
+        self.starting = False
+        self._needed = 0
+        return self.feed(b"")
+
+    def _first(self, data: bytes) -> list[Message]:
+        end = self._end(data, 0) if len(data) >= 4 else 4
+        if len(data) < end:
+            self._keep(data, end)
+            return []
+        self._keep(data[end:], 4)
+        return [Message(0, data[4:end])]
+
+    def _end(self, data: bytes, start: int) -> int:
+        (length,) = _LENGTH.unpack_from(data, start)
         if length < 4 or length > self.body_bytes_max:
             raise NetworkError(f"invalid message length {length}", "08P01")
-        end = start + header - 4 + length
-        if len(buffer) < end:
-            return None
-        kind = 0 if self.starting else buffer[start]
-        body = bytes(memoryview(buffer)[start + header : end])
-        self._start = end
-        if end == len(buffer):
-            buffer.clear()
-            self._start = 0
-        return Message(kind, body)
+        return start + int(length)
+
+    def _keep(self, data: bytes, needed: int) -> None:
+        self._rest += data
+        self._needed = needed
+
+    def _cut(self, data: bytes) -> list[Message]:
+        messages: list[Message] = []
+        unpack, limit, total, start = _LENGTH.unpack_from, self.body_bytes_max, len(data), 0
+        while total - start >= 5:
+            (length,) = unpack(data, start + 1)
+            if length < 4 or length > limit:
+                raise NetworkError(f"invalid message length {length}", "08P01")
+            end = start + 1 + length
+            if end > total:
+                self._keep(data[start:], end - start)
+                return messages
+            messages.append(Message(data[start], data[start + 5 : end]))
+            start = end
+        if start < total:
+            self._keep(data[start:], 5)
+        return messages
 
     @property
     def pending_bytes(self) -> int:
         """Bytes received and not yet cut into messages."""
-        return len(self._buffer) - self._start
+        return len(self._rest)
 
 
 def _text(raw: bytes) -> str:

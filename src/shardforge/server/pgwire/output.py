@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shardforge.server.pgwire import backend
-from shardforge.server.pgwire.formats import Codecs, expand
+from shardforge.server.pgwire.formats import Codecs
 from shardforge.sql.bind.tree import OutputColumn
 from shardforge.sql.session.outcome import Outcome, Row
-from shardforge.sql.types.registry import type_by_oid
 
 if TYPE_CHECKING:
     from shardforge.telemetry import Telemetry
@@ -73,21 +72,14 @@ class Output:
 
     def row_description(self, columns: Sequence[OutputColumn], formats: Sequence[int]) -> None:
         """RowDescription."""
-        forms = expand(formats, len(columns), "result")
-        self.add(
-            backend.row_description(
-                (
-                    c.name,
-                    c.table,
-                    max(c.attnum, 0),
-                    c.type,
-                    type_by_oid(c.type).length,
-                    c.typmod,
-                    form,
-                )
-                for c, form in zip(columns, forms, strict=True)
-            )
-        )
+        self.add(self.codecs.shape(columns, formats).description)
+
+    def add_rows(
+        self, rows: Sequence[Row], columns: Sequence[OutputColumn], formats: Sequence[int]
+    ) -> None:
+        """Queue DataRow messages."""
+        encoders = self.codecs.shape(columns, formats).encoders
+        self.add(b"".join(backend.data_rows(rows, encoders)))
 
     async def rows(
         self, rows: Sequence[Row], columns: Sequence[OutputColumn], formats: Sequence[int]
@@ -95,8 +87,7 @@ class Output:
         """DataRow messages."""
         if not rows:
             return
-        encoders = self.codecs.encoders([c.type for c in columns], formats)
-        self.add(b"".join(backend.data_rows(rows, encoders)))
+        self.add_rows(rows, columns, formats)
         if self._size > WRITE_BYTES:
             await self.drained()
 

@@ -124,6 +124,12 @@ class Executable:
             else:
                 return rows
 
+    def read_one_now(self, context: ExecContext, params: Sequence[Any]) -> list[Row] | None:
+        """The row of a `reads_one_key` plan, as it is now; None when that must be awaited: `read_one`."""
+        point = self._point
+        assert point is not None, "asked only when reads_one_key"
+        return point.read_now(context, params)
+
     async def read_one(self, context: ExecContext, params: Sequence[Any]) -> list[Row]:
         """The row of a `reads_one_key` plan, as it is now."""
         point = self._point

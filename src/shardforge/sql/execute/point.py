@@ -69,6 +69,18 @@ class PointRead:
             return None
         return self._result(key, await run.transaction.get(key), run)
 
+    def read_now(self, context: ExecContext, params: Sequence[Any]) -> list[Row] | None:
+        """The row as it is now, outside a transaction; None when another's commit has to be awaited."""
+        ctx = _Parameters(context, params)
+        key = self._key((), ctx)
+        if key is None:
+            return []
+        found = context.coordinator.newest_now(key)
+        if found is None:
+            return None
+        row = self._result(key, found[1], ctx)
+        return [] if row is None else [row]
+
     async def read_latest(self, context: ExecContext, params: Sequence[Any]) -> list[Row]:
         """The row as it is now, outside a transaction."""
         ctx = _Parameters(context, params)

@@ -21,7 +21,7 @@ from shardforge.sql.catalog.functions import CatalogFunctions
 from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.catalog.tablelocks import LockOwner
-from shardforge.sql.execute import ExecContext
+from shardforge.sql.execute import ExecContext, Executable
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
 from shardforge.sql.session import utility
@@ -82,6 +82,7 @@ class Session:
         self.statement_us = self.transaction_us = self.started_us
         self._transaction: Transaction | None = None
         self._context: ExecContext | None = None
+        self._defaults_version = -1
         self._catalog_functions: CatalogFunctions | None = None
         self._search_path: tuple[CatalogSnapshot, tuple[str, ...], tuple[str, ...]] | None = None
         instance.add(self)
@@ -153,10 +154,13 @@ class Session:
 
     def adopt_transaction_defaults(self) -> None:
         """Outside a block, the next transaction has the session's defaults."""
+        if self.in_block or self.settings.version == self._defaults_version:
+            return
         for name in ("isolation", "read_only", "deferrable"):
             default = self.settings.show(f"default_transaction_{name}")
-            if not self.in_block and self.settings.show(f"transaction_{name}") != default:
+            if self.settings.show(f"transaction_{name}") != default:
                 self.settings.force(f"transaction_{name}", default)
+        self._defaults_version = self.settings.version
 
     # ------------------------------------------------------------ preparing
 
@@ -230,7 +234,7 @@ class Session:
     def _begin(self) -> Transaction:
         settings = self.settings
         transaction = self.instance.store.coordinator.begin(
-            _ISOLATION[settings.show("transaction_isolation")],
+            _ISOLATION[settings.isolation],
             read_only=settings.show("transaction_read_only") == "on",
         )
         transaction.lock_timeout_ms = settings.lock_timeout_ms
@@ -291,11 +295,17 @@ class Session:
                 del self.cursors[cursor.name]
         self.adopt_transaction_defaults()
 
+    @property
+    def settled(self) -> bool:
+        """Whether there is no implicit transaction to commit: none at all, or a block."""
+        return self.status != "I" or self._is_idle()
+
+    def _is_idle(self) -> bool:
+        return self._transaction is None and self.overlay is None and not self.settings.mark()
+
     async def finish_implicit(self) -> None:
         """Commit the implicit transaction, if no BEGIN has been given."""
-        if self.status == "I" and (
-            self._transaction is not None or self.overlay is not None or self.settings.mark()
-        ):
+        if not self.settled:
             await self.commit()
 
     async def fail(self) -> None:
@@ -346,6 +356,21 @@ class Session:
         self.query = text
         self.state = "active"
 
+    def _needs_no_transaction(self, executable: Executable) -> bool:
+        return (
+            executable.reads_one_key
+            and self._transaction is None
+            and self.status == "I"
+            and self.settings.isolation == "read committed"
+        )
+
+    def run_now(self, prepared: Prepared, params: Sequence[Any]) -> list[Row] | None:
+        """The rows of a statement that needs neither a transaction nor any waiting; None: it takes `run`."""
+        executable = prepared.executable
+        if executable is None or not self._needs_no_transaction(executable):
+            return None
+        return executable.read_one_now(self.context(), params)
+
     async def run(self, prepared: Prepared, params: Sequence[Any] = ()) -> Outcome:
         """Run one statement in the session's transaction. Raises what it raises; the caller then calls `fail`."""
         if self.status == "E" and not utility.allowed_in_failed_block(prepared.node):
@@ -357,12 +382,7 @@ class Session:
         if executable is None:
             return await utility.run(self, prepared, params)
         context = self.context()
-        if (
-            executable.reads_one_key
-            and self._transaction is None
-            and self.status == "I"
-            and self.settings.show("transaction_isolation") == "read committed"
-        ):
+        if self._needs_no_transaction(executable):
             rows = await executable.read_one(context, params)
             return Outcome("SELECT", prepared.columns, rows=rows)
         transaction = context.transaction = self.transaction()

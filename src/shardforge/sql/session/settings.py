@@ -12,7 +12,7 @@ from shardforge.sql.session.parameters import PARAMETERS, milliseconds, normaliz
 class Settings:
     """Values by lower-case name; the hot ones are attributes, kept in step.
 
-    `version` grows with each change of a value that binding depends on, so that cached plans can name it.
+    `binding` names the values that binding depends on, for the keys of cached plans.
     """
 
     def __init__(self, defaults: Mapping[str, str] | None = None) -> None:
@@ -25,12 +25,16 @@ class Settings:
         """The session's CatalogFunctions: names of the reg* types are read and written by it."""
         self.transaction_us: int | None = None
         """The transaction's start, in microseconds since 2000, which input such as 'today' reads."""
+        self.version = 0
+        """Grows with every change."""
         self.changed: set[str] = set()
         """Names changed since the connection last reported them."""
         self._refresh()
 
     def _refresh(self) -> None:
         current = self._current
+        self.version += 1
+        self.isolation = current["transaction_isolation"]
         self.timezone = current["timezone"]
         self.datestyle = current["datestyle"]
         self.intervalstyle = current["intervalstyle"]
