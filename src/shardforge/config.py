@@ -192,7 +192,10 @@ class StorageConfig:
         "Of data blocks.",
     )
     block_cache_size: int = key(
-        256 * MIB, _size(MIB), 'a size like "256MB", 1MB or more', "Shared by all shards."
+        256 * MIB,
+        _size(MIB),
+        'a size like "256MB", 1MB or more',
+        "Shared by all shards: half for blocks of files, half for the newest versions of rows.",
     )
     write_buffer_size: int = key(
         64 * MIB, _size(MIB), 'a size like "64MB", 1MB or more', "Shared by all shards."

@@ -36,8 +36,10 @@ Metrics = dict[str, int | float | dict[ShardId, int]]
 
 logger = logging.getLogger("shardforge.store")
 
-NEWEST_CACHE_BYTES = 32 * 1024 * 1024
-"""Of the newest-version caches of all shards together."""
+
+def newest_cache_bytes(config: Config) -> int:
+    """Memory of the newest-version caches of all shards together: half of storage.block_cache_size."""
+    return config.storage.block_cache_size // 2
 
 
 class Store:
@@ -136,7 +138,7 @@ async def start_store(
     options = ReplicaOptions(
         config.raft.snapshot_interval_entries,
         config.raft.max_log_entries,
-        NEWEST_CACHE_BYTES // len(shards),
+        newest_cache_bytes(config) // len(shards),
     )
     host = Host(node, shards, open_shard, clock, blocking, options, on_failure)
     await host.start()
@@ -153,7 +155,9 @@ def open_in_memory(_: ShardDescriptor) -> tuple[Engine, ShardLog]:
 def open_on_disk(directory: DataDirectory, config: Config) -> OpenShard:
     """Opens shards in their folders, sharing cache and memtable memory."""
     storage = config.storage
-    memory = SharedMemory(storage.block_cache_size, storage.write_buffer_size)
+    memory = SharedMemory(
+        storage.block_cache_size - newest_cache_bytes(config), storage.write_buffer_size
+    )
     compression = cast("Compression", storage.compression)  # the configuration checks the choice
 
     def open_shard(descriptor: ShardDescriptor) -> tuple[Engine, ShardLog]:
