@@ -450,7 +450,13 @@ class Session:
                 "25P02",
             )
         for statement in parsed:
-            yield self.prepare_parsed(statement)
+            try:
+                prepared = self.prepare_parsed(statement)
+            except QueryError as error:
+                if error.position:
+                    error.position += statement.offset  # the client knows the script as a whole
+                raise
+            yield prepared
 
     async def close(self) -> None:
         """The client is gone: roll back, free everything."""
