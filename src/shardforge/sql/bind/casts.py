@@ -76,7 +76,8 @@ def _literal(shared: Shared, const: Const, target: int, typmod: int, location: i
     return Const(value, target)
 
 
-def _depends_on_now(target: int, text: Any) -> bool:
+def depends_on_now(target: int, text: Any) -> bool:
+    """Whether a literal's text may name a moment such as 'today', to be asked anew by each statement."""
     return (
         target in _DATETIMES
         and isinstance(text, str)
@@ -146,10 +147,13 @@ def _coerce_unknown(
         site = shared.literals.get(id(expression))
         if site is not None:
             location = site[1]
-        if _depends_on_now(target, expression.value):
+        if depends_on_now(target, expression.value):
             return IoCast(Const(expression.value, oids.TEXT), target)
         return _literal(shared, expression, target, typmod, location)
     if isinstance(expression, Param):
+        kept = shared.env.kept_literals
+        if kept is not None and (target in _REG_TYPES or (target == oids.INTERVAL and typmod >= 0)):
+            kept.add(expression.index)
         return _type_parameter(shared, expression, target, location)
     if isinstance(expression, Relabel):
         return _coerce_unknown(scope, expression.arg, target, typmod, location)

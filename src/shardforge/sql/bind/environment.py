@@ -22,3 +22,6 @@ class BindEnvironment:
     settings: Any = None
     parameter_types: list[int | None] = field(default_factory=list)
     text: str = ""
+    kept_literals: set[int] | None = None
+    """Set while the parameters are literals taken out of the text: the binder adds those (from 0) that must go back in,
+    because their meaning is not that of their type's input function alone."""

@@ -27,7 +27,7 @@ def _names(kind: Any) -> tuple[str, ...]:
     return found
 
 
-def _entered(kind: Any) -> tuple[str, ...] | None:
+def field_names(kind: Any) -> tuple[str, ...] | None:
     """The fields of a dataclass; None for any other type."""
     return _names(kind) if is_dataclass(kind) else None
 
@@ -44,7 +44,7 @@ def _collect(value: Any, found: list[Any]) -> None:
         for item in value:
             _collect(item, found)
         return
-    names = _entered(type(value))
+    names = field_names(type(value))
     if names is not None:
         found.append(value)
         for name in names:

@@ -7,6 +7,7 @@ statement's own text.
 
 from __future__ import annotations
 
+from shardforge.sql.parse.constants import Literal, Value, kinds, lift, literals
 from shardforge.sql.parse.deparse import deparse_expression, deparse_statement
 from shardforge.sql.parse.statements import (
     Node,
@@ -18,11 +19,16 @@ from shardforge.sql.parse.statements import (
 )
 
 __all__ = [
+    "Literal",
     "Node",
     "Statement",
+    "Value",
     "char_position",
     "deparse_expression",
     "deparse_statement",
+    "kinds",
+    "lift",
+    "literals",
     "parse",
     "parse_expression",
     "parse_type_name",

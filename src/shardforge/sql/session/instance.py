@@ -14,6 +14,7 @@ from shardforge.sql.catalog.store import CatalogStore
 from shardforge.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.lifting import Form
     from shardforge.sql.session.session import Session
     from shardforge.sql.session.statements import Prepared
     from shardforge.txn.store import Store
@@ -22,11 +23,15 @@ PlanKey = tuple[object, ...]
 
 
 class PlanCache:
-    """Prepared statements by text, types, catalog version and settings; the least recently used goes first."""
+    """Prepared statements by text, types, catalog version and settings; the least recently used goes first.
+
+    What is known of templates (see `lifting`) is kept beside them, under the same limit; 0: nothing is kept.
+    """
 
     def __init__(self, size_max: int) -> None:
-        self._size_max = size_max
+        self.size_max = size_max
         self._plans: OrderedDict[PlanKey, Prepared] = OrderedDict()
+        self._forms: OrderedDict[PlanKey, Form] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -39,16 +44,32 @@ class PlanCache:
         return found
 
     def put(self, key: PlanKey, prepared: Prepared) -> None:
-        """Keep `prepared`; nothing is kept when the size is 0."""
-        if self._size_max == 0:
+        """Keep `prepared`."""
+        if self.size_max == 0:
             return
         self._plans[key] = prepared
-        if len(self._plans) > self._size_max:
+        if len(self._plans) > self.size_max:
             self._plans.popitem(last=False)
+
+    def form(self, key: PlanKey) -> Form | None:
+        """What is known of a template, now the most recently used."""
+        found = self._forms.get(key)
+        if found is not None:
+            self._forms.move_to_end(key)
+        return found
+
+    def put_form(self, key: PlanKey, form: Form) -> None:
+        """Keep what is known of a template."""
+        if self.size_max == 0:
+            return
+        self._forms[key] = form
+        if len(self._forms) > self.size_max:
+            self._forms.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all: the catalog has changed."""
         self._plans.clear()
+        self._forms.clear()
 
 
 @dataclass(slots=True)

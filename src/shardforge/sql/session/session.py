@@ -24,7 +24,7 @@ from shardforge.sql.catalog.tablelocks import LockOwner
 from shardforge.sql.execute import ExecContext, Executable
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
-from shardforge.sql.session import utility
+from shardforge.sql.session import lifting, utility
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
@@ -166,28 +166,49 @@ class Session:
 
     def prepare(self, text: str, declared_types: Sequence[int] = ()) -> Prepared | None:
         """The single statement of `text`, ready to run; None for an empty text. Shared through the plan cache."""
-        catalog = self.catalog
-        key = (
-            text,
-            tuple(declared_types),
-            self.database,
-            self.search_path,
-            catalog.version,
-            self.settings.binding,
-        )
-        if self.overlay is None:
-            cached = self.instance.plans.get(key)
-            if cached is not None:
-                self.instance.telemetry.plan_cache_hits_total += 1
-                return cached
+        cached = self._cached(text, declared_types)
+        if cached is not None:
+            return cached
         statements = parse(text)
         if not statements:
             return None
         if len(statements) > 1:
             raise QueryError("cannot insert multiple commands into a prepared statement", "42601")
-        prepared = self.prepare_parsed(statements[0], declared_types)
-        if self.overlay is None and prepared.executable is not None:
-            self.instance.plans.put(key, prepared)
+        return self._prepare_shared(text, statements[0], declared_types)
+
+    def _where(self) -> tuple[object, ...]:
+        """What the meaning of a text depends on, for the keys of cached plans."""
+        return (self.database, self.search_path, self.catalog.version, self.settings.binding)
+
+    def _cached(self, text: str, declared_types: Sequence[int] = ()) -> Prepared | None:
+        """The statement from the plan cache, by its text or without its literals."""
+        if self.overlay is not None:
+            return None
+        plans, where = self.instance.plans, self._where()
+        found = plans.get((text, tuple(declared_types), where))
+        if found is None and not declared_types:
+            found = lifting.find(plans, text, where, self.settings)
+        if found is not None:
+            self.instance.telemetry.plan_cache_hits_total += 1
+        return found
+
+    def _prepare_shared(
+        self, text: str, statement: Statement, declared_types: Sequence[int] = ()
+    ) -> Prepared:
+        """The parsed statement of `text`, ready to run, and in the plan cache where it can be shared."""
+        if self.overlay is not None:
+            return self.prepare_parsed(statement, declared_types)
+        plans, where, settings = self.instance.plans, self._where(), self.settings
+        if not declared_types:
+            prepared = lifting.prepare(
+                plans, statement, where, self.catalog, settings, self.search_path
+            )
+            if prepared is not None:
+                self.instance.telemetry.plan_cache_misses_total += 1
+                return prepared
+        prepared = self.prepare_parsed(statement, declared_types)
+        if prepared.executable is not None:
+            plans.put((text, tuple(declared_types), where), prepared)
         return prepared
 
     def prepare_parsed(self, statement: Statement, declared_types: Sequence[int] = ()) -> Prepared:
@@ -208,7 +229,7 @@ class Session:
             and prepared.binding == self.settings.binding
         ):
             return prepared
-        again = self.prepare_parsed(prepared.statement, prepared.declared_types)
+        again = self.prepare_parsed(prepared.parsed(), prepared.declared_types)
         if _shape(again) != _shape(prepared):
             raise QueryError("cached plan must not change result type", "0A000")
         return again
@@ -369,6 +390,8 @@ class Session:
         executable = prepared.executable
         if executable is None or not self._needs_no_transaction(executable):
             return None
+        if prepared.constants is not None:
+            params = prepared.constants
         return executable.read_one_now(self.context(), params)
 
     async def run(self, prepared: Prepared, params: Sequence[Any] = ()) -> Outcome:
@@ -380,7 +403,14 @@ class Session:
             )
         executable = prepared.executable
         if executable is None:
-            return await utility.run(self, prepared, params)
+            try:
+                return await utility.run(self, prepared, params)
+            except QueryError as error:
+                if error.position:
+                    error.position += prepared.statement.offset
+                raise
+        if prepared.constants is not None:
+            params = prepared.constants
         context = self.context()
         if self._needs_no_transaction(executable):
             rows = await executable.read_one(context, params)
@@ -436,11 +466,8 @@ class Session:
 
     async def statements(self, text: str) -> AsyncIterator[Prepared]:
         """The statements of a script, each prepared when its turn comes."""
-        single = self.instance.plans.get(
-            (text, (), self.database, self.search_path, self.catalog.version, self.settings.binding)
-        )
-        if single is not None and self.overlay is None:
-            self.instance.telemetry.plan_cache_hits_total += 1
+        single = self._cached(text)
+        if single is not None:
             yield single
             return
         parsed = parse(text)
@@ -451,7 +478,9 @@ class Session:
             )
         for statement in parsed:
             try:
-                prepared = self.prepare_parsed(statement)
+                known = self._cached(statement.text) if len(parsed) > 1 else None
+                own = text if len(parsed) == 1 else statement.text
+                prepared = known or self._prepare_shared(own, statement)
             except QueryError as error:
                 if error.position:
                     error.position += statement.offset  # the client knows the script as a whole

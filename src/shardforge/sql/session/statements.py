@@ -12,10 +12,10 @@ from typing import Any
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind import BindEnvironment, bind_statement
-from shardforge.sql.bind.tree import OutputColumn
+from shardforge.sql.bind.tree import BoundStatement, OutputColumn
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.execute import Executable, compile_plan
-from shardforge.sql.parse import Statement
+from shardforge.sql.parse import Statement, parse
 from shardforge.sql.plan import plan
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.table_use import TableUse, tables_used
@@ -46,6 +46,8 @@ class Prepared:
     """Made by PREPARE rather than by the protocol."""
     locks: tuple[TableUse, ...] = ()
     """The tables to lock before it runs."""
+    constants: tuple[Any, ...] | None = None
+    """The values of the literals that were lifted out of the text: what the executable runs with."""
 
     @property
     def node(self) -> dict[str, Any]:
@@ -61,6 +63,10 @@ class Prepared:
     def tag(self) -> str:
         """The word of the command tag."""
         return "INSERT 0" if self.kind == "insert" else self.kind.upper()
+
+    def parsed(self) -> Statement:
+        """The statement with its whole tree, which one with lifted constants does not keep."""
+        return self.statement if self.constants is None else parse(self.text)[0]
 
 
 def kind_of(node: dict[str, Any]) -> str:
@@ -84,7 +90,7 @@ def prepare_statement(
     """
     kind = kind_of(statement.node)
     declared = tuple(declared_types)
-    if next(iter(statement.node)) not in PLANNABLE or _is_select_into(statement.node):
+    if not is_planned(statement.node):
         return Prepared(
             statement,
             kind,
@@ -95,27 +101,35 @@ def prepare_statement(
             settings.binding,
             declared,
         )
-    parameter_types: list[int | None] = [None if t in UNKNOWN_TYPES else t for t in declared]
     environment = BindEnvironment(
         catalog=catalog,
         search_path=search_path,
         settings=settings,
-        parameter_types=parameter_types,
+        parameter_types=[None if t in UNKNOWN_TYPES else t for t in declared],
         text=statement.text,
     )
-    bound = bind_statement(statement.node, environment)
+    return planned(statement, bind_statement(statement.node, environment), environment, declared)
+
+
+def planned(
+    statement: Statement,
+    bound: BoundStatement,
+    environment: BindEnvironment,
+    declared_types: tuple[int, ...] = (),
+) -> Prepared:
+    """A bound statement, ready to run."""
+    catalog = environment.catalog
     plan_ = plan(bound, catalog)
     types = tuple(TEXT if t in (None, *UNKNOWN_TYPES) else t for t in environment.parameter_types)
-    executable = compile_plan(plan_)
     return Prepared(
         statement,
-        kind,
+        kind_of(statement.node),
         types,
         plan_.columns,
-        executable,
+        compile_plan(plan_),
         catalog.version,
-        settings.binding,
-        declared,
+        environment.settings.binding,
+        declared_types,
         locks=tables_used(bound, catalog),
     )
 
@@ -125,9 +139,10 @@ def effective_search_path(settings: Settings, user: str) -> tuple[str, ...]:
     return tuple(user if name == "$user" else name for name in settings.search_path)
 
 
-def _is_select_into(node: dict[str, Any]) -> bool:
-    select = node.get("SelectStmt")
-    return select is not None and "intoClause" in select
+def is_planned(node: dict[str, Any]) -> bool:
+    """Whether a statement is bound and planned; the session carries out all others itself."""
+    name, inner = next(iter(node.items()))
+    return name in PLANNABLE and not (name == "SelectStmt" and "intoClause" in inner)
 
 
 def check_parameter_count(prepared: Prepared, given: int) -> None:
