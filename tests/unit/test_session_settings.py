@@ -39,6 +39,49 @@ def test_values_are_shown_as_postgresql_shows_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("europe/paris", "Europe/Paris"),
+        ("US/pacific", "US/Pacific"),
+        ("Utc", "UTC"),
+        ("est5edt", "EST5EDT"),
+        ("-5", "<-05>+05"),
+        ("5.5", "<+05:30>-05:30"),
+        ("1e1", "<+10>-10"),
+        ("+02:30", "+02:30"),
+        ("foo-3", "FOO-3"),
+        ("interval '-3:30'", "<-03:30>+03:30"),
+        ("INTERVAL '3:20:10'", "<+03:20:10>-03:20:10"),
+    ],
+)
+def test_time_zones_in_any_case_are_shown_as_the_database_spells_them(
+    value: str, shown: str
+) -> None:
+    settings = Settings()
+    settings.set("TimeZone", value)
+    assert settings.show("timezone") == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        ("pst", ""),
+        ("", ""),
+        ("../etc/passwd", ""),
+        ("interval '1:30", ""),
+        ("168", "UTC timezone offset is out of range."),
+        ("interval '1 day'", "Cannot specify days in time zone interval."),
+        ("interval '1 mon'", "Cannot specify months in time zone interval."),
+    ],
+)
+def test_what_is_no_time_zone(value: str, detail: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        Settings().set("TimeZone", value)
+    assert (caught.value.sqlstate, caught.value.detail) == ("22023", detail)
+    assert caught.value.message == f'invalid value for parameter "TimeZone": "{value}"'
+
+
+@pytest.mark.parametrize(
     ("name", "value", "sqlstate"),
     [
         ("no_such_parameter", "1", "42704"),

@@ -169,7 +169,8 @@ async def _found_twice(ddl: Ddl, table: Table, entries: IndexWriter, key: bytes)
 async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate | None]) -> Table:
     """Write every row of `old` into a new storage in the layout of `new`, with all its indexes.
 
-    `columns` gives each column of the new layout from an old row; None: a fresh row number. Raises: 23505, 23502.
+    `columns` gives each column of the new layout from an old row; None: a fresh row number, which every row of a
+    table without primary key gets, as the new storage counts its rows anew. Raises: 23505, 23502.
     """
     storage_id = await ddl.new_oid()
     new = replace(
@@ -177,6 +178,8 @@ async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate |
         layouts=(new.layouts[-1],), columns=tuple(replace(c, missing=None) for c in new.columns),
     )  # fmt: skip
     rows = row_writer(ddl, new)
+    number = rows.position.get(ROWID_COLUMN, -1)
+    columns = [None if offset == number else column for offset, column in enumerate(columns)]
     writer = BulkWriter(ddl, codec.Dropped(new))
     required = [(rows.position[c.id], c.name) for c in new.columns if c.not_null and not c.dropped]
     try:

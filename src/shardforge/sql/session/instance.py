@@ -14,7 +14,7 @@ from shardforge.sql.catalog.store import CatalogStore
 from shardforge.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from shardforge.sql.session.lifting import Form
+    from shardforge.sql.session.lifted import Form
     from shardforge.sql.session.session import Session
     from shardforge.sql.session.statements import Prepared
     from shardforge.txn.store import Store

@@ -12,19 +12,20 @@ input function takes; for any other value the statement is prepared from its own
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from shardforge.errors import DatabaseError
 from shardforge.sql.bind import BindEnvironment, bind_statement, tree, walk
 from shardforge.sql.bind.casts import depends_on_now
+from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.parse import Node, Statement, Value, kinds, lift, literals
 from shardforge.sql.parse.constants import INT4, INT8, NUMERIC, STRING
+from shardforge.sql.session.lifted import Conversion, Form, LiftedPlan
 from shardforge.sql.session.literal_nodes import LiteralNodes
-from shardforge.sql.session.same_meaning import differences
+from shardforge.sql.session.same_meaning import compare, folded
 from shardforge.sql.session.statements import Prepared, is_planned, planned
 from shardforge.sql.types import oids
-from shardforge.sql.types.registry import input_function
 
 if TYPE_CHECKING:
     from shardforge.sql.catalog.snapshot import CatalogSnapshot
@@ -37,72 +38,8 @@ _TYPES: Final[Mapping[str, int | None]] = {
     NUMERIC: oids.NUMERIC,
     STRING: None,
 }
-_VARIANTS_MAX: Final = 64
-"""Plans kept of one template."""
 _ROUNDS_MAX: Final = 5
 """Attempts at finding out which literals have to stay in the text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """How a literal's value becomes its parameter's: `type` 0: it is a number already."""
-
-    index: int
-    type: int
-    negative: bool
-
-    def apply(self, value: Any, settings: Any) -> Any:
-        """The parameter's value. Raises DatabaseError when the text is none of the type."""
-        if self.type == 0:
-            return -value
-        text = f"-{value}" if self.negative else value
-        return input_function(self.type, settings)(text)
-
-
-@dataclass(frozen=True, slots=True)
-class LiftedPlan:
-    """A statement of a template, planned with parameters."""
-
-    prepared: Prepared
-    conversions: tuple[Conversion, ...]
-
-    def with_values(self, text: str, values: tuple[Value, ...], settings: Any) -> Prepared | None:
-        """The statement of the same template with these literals; None when they have to be bound to be judged."""
-        constants: tuple[Any, ...] = values
-        if self.conversions:
-            made: list[Any] = list(values)
-            try:
-                for conversion in self.conversions:
-                    value = made[conversion.index]
-                    if depends_on_now(conversion.type, value):
-                        return None
-                    made[conversion.index] = conversion.apply(value, settings)
-            except DatabaseError:
-                return None
-            constants = tuple(made)
-        base = self.prepared
-        return Prepared(
-            Statement(base.statement.node, text), base.kind, (), base.columns, base.executable,
-            base.catalog_version, base.binding, (), False, base.locks, constants,
-        )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Form:
-    """What is known of a template: the literals that stay in the text (None: all), and plans by their values."""
-
-    kept: tuple[int, ...] | None = None
-    plans: dict[tuple[Value, ...], LiftedPlan] = field(default_factory=dict)
-
-    def key(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
-        """Which plan values need."""
-        return tuple([values[index] for index in self.kept or ()])
-
-    def add(self, other: Form) -> None:
-        """Take over the plans of another form of the same template."""
-        if len(self.plans) >= _VARIANTS_MAX:
-            self.plans.clear()
-        self.plans.update(other.plans)
 
 
 def find(plans: PlanCache, text: str, where: PlanKey, settings: Any) -> Prepared | None:
@@ -199,16 +136,18 @@ class Lifting:
             except DatabaseError:
                 return None
             wrong = environment.kept_literals or set()
+            if wrong:
+                kept |= wrong
+                continue
             conversions = self._conversions(environment, negative)
-            if not wrong:
-                found = differences(exact, bound, self._parameters(conversions))
-                if found is None:
-                    return None
-                wrong = found
-            if not wrong:
+            found = compare(exact, bound, self._parameters(conversions))
+            if not found.equal:
+                return None
+            if not found.different:
                 form.kept = tuple(sorted(kept))
-                return self._plan(bound, environment, conversions)
-            kept |= wrong
+                derived = tuple(found.conversions.values())
+                return self._plan(bound, environment, conversions, derived)
+            kept |= found.different
         return None
 
     def _declared(self, kept: set[int]) -> list[int | None]:
@@ -240,13 +179,19 @@ class Lifting:
         return made
 
     def _plan(
-        self, bound: tree.BoundStatement, environment: BindEnvironment, conversions: tuple[Conversion, ...]
+        self, bound: tree.BoundStatement, environment: BindEnvironment,
+        conversions: tuple[Conversion, ...], derived: tuple[tree.Expression, ...],
     ) -> LiftedPlan | None:  # fmt: skip
         if walk.is_volatile(bound) and walk.has(bound, *_MATCHING):
             return None
         without_tree: Node = {next(iter(self.statement.node)): {}}
-        statement = Statement(without_tree, "")
-        return LiftedPlan(planned(statement, bound, environment), conversions)
+        general = folded(bound, derived, len(self.values))
+        try:
+            prepared = planned(Statement(without_tree, ""), general, environment)
+            functions = tuple([compile_expression(expression, {}) for expression in derived])
+        except DatabaseError:
+            return None
+        return LiftedPlan(prepared, conversions, functions)
 
 
 _MATCHING = (tree.Sort, tree.Aggregate, tree.Distinct, tree.Window)

@@ -8,11 +8,12 @@ or 22023.
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from shardforge.errors import QueryError
+from shardforge.sql.types.interval_text import parse_interval
+from shardforge.sql.types.timezone import interval_zone_name, timezone_setting
 
 _TIME_UNITS_MS = {"us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -88,16 +89,17 @@ def _float(value: str) -> str:
     return value
 
 
+_INTERVAL = re.compile(r"interval\s*'([^']*)'", re.IGNORECASE)
+
+
 def _time_zone(value: str) -> str:
-    if value.upper() in ("UTC", "GMT"):
-        return value.upper()
-    if re.fullmatch(r"[+-]?\d{1,2}(:?\d{2})?", value):
-        return value
-    try:
-        zoneinfo.ZoneInfo(value)
-    except (ValueError, zoneinfo.ZoneInfoNotFoundError, OSError):
-        raise ValueError from None
-    return value
+    if not value.lower().startswith("interval"):
+        return timezone_setting(value)
+    match = _INTERVAL.fullmatch(value)
+    if match is None:
+        raise ValueError
+    offset = parse_interval(match[1])
+    return interval_zone_name(value, offset.months, offset.days, offset.micros)
 
 
 def _date_style(value: str) -> str:

@@ -1,12 +1,14 @@
 """Whether a bound tree with parameters means, for given values, what another tree with constants in their places means.
 
 Both trees were bound from the same text, so they have the same shape and the same column ids. The binder folds
-conversions of constants and leaves those of parameters; a constant is therefore compared with the conversion's value.
+conversions of constants and leaves those of parameters; a constant is therefore compared with the conversion's value,
+and `folded` makes such conversions parameters of their own, so that they too are done once a statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardforge.errors import DatabaseError
@@ -16,37 +18,77 @@ from shardforge.sql.functions import registry as functions
 from shardforge.sql.types.registry import coercion
 
 
-def differences(exact: Any, general: Any, params: Sequence[Any]) -> set[int] | None:
-    """The parameters (from 0) at whose places the trees differ; None when they differ elsewhere."""
-    found: set[int] = set()
-    return found if _compare(exact, general, params, found) else None
+@dataclass(slots=True)
+class Comparison:
+    """Two trees compared. `equal` is False when they differ in more than constants and parameters."""
+
+    params: Sequence[Any]
+    equal: bool = True
+    different: set[int] = field(default_factory=set)
+    """The parameters (from 0) at whose places the trees differ."""
+    conversions: dict[int, tree.Expression] = field(default_factory=dict)
+    """Conversions that stand where the other tree has a constant, by id()."""
 
 
-def _compare(exact: Any, general: Any, params: Sequence[Any], found: set[int]) -> bool:
+def compare(exact: Any, general: Any, params: Sequence[Any]) -> Comparison:
+    """Compare a tree with the one that has parameters, of these values, for some of its constants."""
+    made = Comparison(params)
+    made.equal = _compare(exact, general, made)
+    return made
+
+
+def _compare(exact: Any, general: Any, made: Comparison) -> bool:
     if exact is general:
         return True
     kind = type(exact)
     if isinstance(exact, tree.Const) and not isinstance(general, tree.Const):
-        return _is_value(exact, general, params) or _blame(general, found)
+        if not _is_value(exact, general, made.params):
+            return _blame(general, made)
+        if not isinstance(general, tree.Param):
+            made.conversions[id(general)] = general
+        return True
     if kind is not type(general):
-        return _blame(general, found)
+        return _blame(general, made)
     if kind is tuple:
         return len(exact) == len(general) and all(
-            _compare(one, other, params, found) for one, other in zip(exact, general, strict=True)
+            _compare(one, other, made) for one, other in zip(exact, general, strict=True)
         )
     names = walk.field_names(kind)
     if names is None:
         return bool(exact == general)
-    return all(
-        _compare(getattr(exact, name), getattr(general, name), params, found) for name in names
-    )
+    return all(_compare(getattr(exact, name), getattr(general, name), made) for name in names)
 
 
-def _blame(general: Any, found: set[int]) -> bool:
+def _blame(general: Any, made: Comparison) -> bool:
     """Note the parameters under a node that has no counterpart; False when there are none."""
     indexes = {node.index for node in walk.nodes(general) if isinstance(node, tree.Param)}
-    found |= indexes
+    made.different |= indexes
     return bool(indexes)
+
+
+def folded(general: Any, conversions: Sequence[tree.Expression], first: int) -> Any:
+    """The tree with a parameter for each of the conversions, numbered from `first`."""
+    by_id = {
+        id(conversion): tree.Param(first + offset, conversion.type, conversion.typmod)
+        for offset, conversion in enumerate(conversions)
+    }
+    return _replaced(general, by_id) if by_id else general
+
+
+def _replaced(value: Any, by_id: Mapping[int, tree.Param]) -> Any:
+    found = by_id.get(id(value))
+    if found is not None:
+        return found
+    if type(value) is tuple:
+        items = tuple([_replaced(item, by_id) for item in value])
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+    updates = {}
+    for name in walk.field_names(type(value)) or ():
+        before = getattr(value, name)
+        after = _replaced(before, by_id)
+        if after is not before:
+            updates[name] = after
+    return replace(value, **updates) if updates else value
 
 
 def _is_value(exact: tree.Const, general: Any, params: Sequence[Any]) -> bool:

@@ -14,6 +14,13 @@ from shardforge.sql.ddl import execute_ddl
 from shardforge.sql.session import copying, explain, prepared_sql
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.parameters import parameter
+from shardforge.sql.types.interval_text import (
+    FULL_RANGE,
+    apply_interval_typmod,
+    format_interval,
+    interval_typmod_in,
+    parse_interval,
+)
 
 if TYPE_CHECKING:
     from shardforge.sql.session.session import Session
@@ -163,6 +170,13 @@ def _constant(node: Node) -> str:
             return str(value["fval"])
         case {"A_Const": {"boolval": value}}:
             return "on" if value.get("boolval") else "off"
+        case {
+            "TypeCast": {
+                "arg": arg,
+                "typeName": {"names": [*_, {"String": {"sval": "interval"}}]} as type_name,
+            }
+        }:
+            return f"INTERVAL '{_interval(_constant(arg), type_name.get('typmods', []))}'"
         case {"TypeCast": {"arg": arg}}:
             return _constant(arg)
         case {"String": {"sval": value}}:
@@ -172,8 +186,21 @@ def _constant(node: Node) -> str:
     raise unsupported("this kind of value in SET")
 
 
+def _interval(text: str, modifiers: list[Node]) -> str:
+    """The interval of SET TIME ZONE INTERVAL, cut to the fields that it names."""
+    numbers = [int(_constant(modifier)) for modifier in modifiers]
+    typmod = interval_typmod_in(numbers) if numbers else -1
+    value = parse_interval(text, numbers[0] & FULL_RANGE) if numbers else parse_interval(text)
+    return format_interval(apply_interval_typmod(typmod, value))
+
+
+_LISTS = {"search_path", "datestyle", "temp_tablespaces"}
+
+
 def _value_list(name: str, args: list[Node]) -> str:
     values = [_constant(arg) for arg in args]
+    if len(values) > 1 and name.lower() not in _LISTS:
+        raise QueryError(f"SET {name} takes only one argument", "22023")
     if name.lower() == "search_path":
         return ", ".join(
             v if v.isidentifier() and v == v.lower() else '"' + v.replace('"', '""') + '"'

@@ -166,7 +166,7 @@ def _footer_only(offset: int, footer: str) -> bytes:
     return header + body + header + body + b"\n" + footer.encode("ascii") + b"\n"
 
 
-_NUMERIC = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?::(\d{1,2}))?(?::(\d{1,2}))?")
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=256)
@@ -179,16 +179,35 @@ def session_zone(setting: str) -> Zone:
 
 
 def timezone_setting(value: str) -> str:
-    """The text SHOW TimeZone answers after SET TimeZone = value; 22023 when there is no such zone."""
-    match = _NUMERIC.fullmatch(value.strip())
-    if match is not None:
-        sign, hours, minutes, seconds = match.groups()
-        east = round(float(hours) * 3600) + int(minutes or 0) * 60 + int(seconds or 0)
-        return fixed_zone_name(-east if sign == "-" else east)
+    """The text SHOW TimeZone answers after SET TimeZone = value: a name in any case, as the database spells it.
+
+    A bare number is hours east; 22023 when there is no such zone.
+    """
+    if _NUMBER.fullmatch(value):
+        seconds = float(value) * 3600
+        if abs(seconds) >= (_MAX_POSIX_HOURS + 1) * 3600:
+            raise _invalid(value, "UTC timezone offset is out of range.")
+        return fixed_zone_name(int(seconds))
     zone = find_zone(value)
     if zone is None:
-        raise QueryError(f'invalid value for parameter "TimeZone": "{value}"', "22023")
+        raise _invalid(value)
     return zone.name
+
+
+def interval_zone_name(text: str, months: int, days: int, micros: int) -> str:
+    """The setting of SET TIME ZONE INTERVAL: an interval of hours, minutes and seconds east; `text` is as given."""
+    if months:
+        raise _invalid(text, "Cannot specify months in time zone interval.")
+    if days:
+        raise _invalid(text, "Cannot specify days in time zone interval.")
+    seconds = abs(micros) // 1_000_000
+    if seconds >= (_MAX_POSIX_HOURS + 1) * 3600:
+        raise _invalid(text, "UTC timezone offset is out of range.")
+    return fixed_zone_name(seconds if micros >= 0 else -seconds)
+
+
+def _invalid(value: str, detail: str = "") -> QueryError:
+    return QueryError(f'invalid value for parameter "TimeZone": "{value}"', "22023", detail=detail)
 
 
 def fixed_zone_name(east: int) -> str:

@@ -243,6 +243,9 @@ def _scalar_array_op(expression: tree.ScalarArrayOp, layout: Layout) -> Function
                 return _member(left, constants, use_or=expression.use_or)
             return _any_of(found.call, left, lambda row, ctx: constants, expression)
         functions = [compile_expression(element, layout) for element in elements]
+        known = all(isinstance(element, (tree.Const, tree.Param)) for element in elements)
+        if known and found.call is (operator.eq if expression.use_or else operator.ne):
+            return _given_member(left, functions, use_or=expression.use_or)
         return _any_of(
             found.call, left, lambda row, ctx: [f(row, ctx) for f in functions], expression
         )
@@ -277,6 +280,21 @@ def _member(left: Function, constants: list[Any], *, use_or: bool) -> Function:
         return use_or if value in members else otherwise
 
     return member
+
+
+def _given_member(left: Function, functions: list[Function], *, use_or: bool) -> Function:
+    """The same over parameters: a set for each statement's parameters."""
+    given: Any = None
+    member: Function = left
+
+    def known_member(row: Any, ctx: Any) -> Any:
+        nonlocal given, member
+        if ctx.params is not given:
+            items = [function((), ctx) for function in functions]
+            given, member = ctx.params, _member(left, items, use_or=use_or)
+        return member(row, ctx)
+
+    return known_member
 
 
 def _any_of(
