@@ -26,6 +26,7 @@ from shardforge.config import Config
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId
 from shardforge.shard.descriptor import initial_shards
+from shardforge.shard.files import MemoryFiles
 from shardforge.shard.log import MemoryLog
 from shardforge.shard.pending import Mark
 from shardforge.shard.replica import Replica
@@ -165,12 +166,12 @@ class Exploration:
     async def start(self) -> None:
         shards = initial_shards(2, [NodeId(1)])
 
-        def open_shard(descriptor):
+        def files_of(descriptor):
             engine = self.engines.setdefault(descriptor.id, MemoryEngine())
-            return engine, self.logs.setdefault(descriptor.id, MemoryLog())
+            return MemoryFiles(engine, self.logs.setdefault(descriptor.id, MemoryLog()))
 
         opening = asyncio.create_task(
-            start_store(shards, open_shard, Config(), LoopClock(self.loop), self.gates, self.failed)
+            start_store(shards, files_of, Config(), LoopClock(self.loop), self.gates, self.failed)
         )
         while not opening.done():
             await self.one_step()
@@ -367,7 +368,7 @@ def test_what_each_level_promises_holds(seed, level):
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_commits_in_many_commands_keep_the_promises(seed, monkeypatch):
     monkeypatch.setattr("shardforge.shard.command.COMMAND_BYTES_MAX", 100)
-    monkeypatch.setattr("shardforge.shard.replica.ENTRY_BYTES_MAX", 250)
+    monkeypatch.setattr("shardforge.shard.proposals.ENTRY_BYTES_MAX", 250)
     explore(seed, Isolation.SERIALIZABLE)
 
 

@@ -32,6 +32,7 @@ from shardforge.shard.command import (
     record_of,
 )
 from shardforge.shard.descriptor import ShardDescriptor, Span, check_tiling, initial_shards
+from shardforge.shard.files import MemoryFiles
 from shardforge.shard.log import MemoryLog
 from shardforge.shard.pending import Mark, Pending
 from shardforge.shard.router import Router
@@ -262,14 +263,14 @@ def on_failing_logs(test) -> None:
     logs: dict[int, FailingLog] = {}
     stopped: list[int] = []
 
-    def open_shard(descriptor):
+    def files_of(descriptor):
         logs[descriptor.id] = FailingLog()
-        return MemoryEngine(), logs[descriptor.id]
+        return MemoryFiles(log=logs[descriptor.id])
 
     async def run() -> None:
         store = await start_store(
             initial_shards(2, ONE),
-            open_shard,
+            files_of,
             Config(),
             SystemClock(),
             Inline(),

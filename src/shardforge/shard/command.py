@@ -216,6 +216,11 @@ def decode_record(data: bytes) -> Record:
     return _record_decoder.decode(data)
 
 
+def encode_applied(state: Applied) -> bytes:
+    """The applied state as the engine keeps it."""
+    return _encoder.encode(state)
+
+
 def applied_of(reader: Reader) -> Applied:
     """The last entry that the engine's state includes; index 0 for a new engine."""
     data = mvcc.applied(reader)

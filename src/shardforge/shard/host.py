@@ -1,21 +1,33 @@
-"""All replicas of a node: opened from their directories, run, and closed together.
+"""All replicas of a node: opened from their directories, ticked, spoken to, and closed together.
 
-The initial shards are made at the first start, before anything is served, in one go: a directory with a
-cluster identity and no complete set of shards was never in use.
+The host is the one place where a node's groups meet: one clockwork ticks them, messages of one turn share a frame a
+peer (`peers`), and pieces of snapshots are served for all of them. It decides nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 from collections.abc import Callable, Iterable
 
-from shardforge.ids import META_SHARD, NodeId
-from shardforge.ports import Blocking, Clock
-from shardforge.shard.descriptor import ShardDescriptor, check_tiling
-from shardforge.shard.log import ShardLog
-from shardforge.shard.replica import LogCounters, Replica, ReplicaOptions
-from shardforge.storage.engine import Engine
+from shardforge.errors import DatabaseError, StorageError
+from shardforge.ids import META_SHARD, NodeId, ShardId
+from shardforge.ports import Blocking, Clock, Network
+from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.fetch import Fetch
+from shardforge.shard.files import ShardFiles
+from shardforge.shard.peers import Outbox, decode_frame
+from shardforge.shard.replica import LogCounters, Replica, ReplicaOptions, Surroundings
+from shardforge.shard.snapshot import METHOD, decode_pull
 
-OpenShard = Callable[[ShardDescriptor], tuple[Engine, ShardLog]]
+FilesOf = Callable[[ShardDescriptor], ShardFiles]
+
+EXPIRY_TICKS = 40
+PATIENCE_MAX = 4.0
+"""A loop that is often late stretches its followers' election timeout, at most so many times."""
+
+log = logging.getLogger("shardforge.shard")
 
 
 class Host:
@@ -24,54 +36,143 @@ class Host:
     def __init__(
         self,
         node: NodeId,
-        shards: Iterable[ShardDescriptor],
-        open_shard: OpenShard,
+        files_of: FilesOf,
+        network: Network,
         clock: Clock,
         blocking: Blocking,
         options: ReplicaOptions,
+        randomness: random.Random,
         on_failure: Callable[[Replica, Exception], None],
     ) -> None:
+        self.node = node
         self.counters = LogCounters()
-        descriptors = list(shards)
-        check_tiling(descriptors)
-        self.replicas = [
-            Replica(
-                descriptor,
-                node,
-                *open_shard(descriptor),
-                clock,
-                blocking,
-                self.counters,
-                options,
-                on_failure,
-            )
-            for descriptor in descriptors
-        ]
+        self.lag_ms = 0.0
+        """The longest that the loop was late of late: a follower's patience has to bear it."""
+        self._files_of = files_of
+        self._clock = clock
+        self._replicas: dict[ShardId, Replica] = {}
+        self._listeners: list[Callable[[Replica], None]] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._timing = options.timing
+        self._with = Surroundings(
+            node, clock, blocking, options, self.counters, Outbox(network), Fetch(network, blocking, clock),
+            randomness, on_failure, self._changed,
+        )  # fmt: skip
+        network.on_frame(self._on_frame)
+        network.on_call(METHOD, self._on_pull)
+
+    # ---- which replicas --------------------------------------------------------------------------
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The replicas, by shard id."""
+        return [self._replicas[shard] for shard in sorted(self._replicas)]
 
     @property
     def meta(self) -> Replica:
         """The replica of the meta shard."""
-        return next(replica for replica in self.replicas if replica.id == META_SHARD)
+        return self._replicas[META_SHARD]
 
-    async def start(self) -> None:
-        """Replay every log and return when all shards serve."""
+    def open(self, shards: Iterable[ShardDescriptor]) -> None:
+        """Open replicas, not started yet. Blocks."""
+        for descriptor in shards:
+            replica = Replica(descriptor, self._files_of(descriptor), self._with)
+            self._replicas[replica.id] = replica
+
+    def listen(self, listener: Callable[[Replica], None]) -> None:
+        """Have `listener` called whenever a replica's role, leader, members or state of service changed."""
+        self._listeners.append(listener)
+
+    def _changed(self, replica: Replica) -> None:
+        for listener in self._listeners:
+            listener(replica)
+
+    @property
+    def leads_all(self) -> bool:
+        """Whether every shard's replica here serves as leader."""
+        return bool(self._replicas) and all(
+            replica.serving_term for replica in self._replicas.values()
+        )
+
+    def lease_until_us(self, now_us: int) -> int:
+        """Until when this node may answer reads of all shards alone; 0: not now."""
+        return min(replica.lease_until_us(now_us) for replica in self._replicas.values())
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work: replay every log, vote, lead or follow."""
         for replica in self.replicas:
             replica.start()
+        self._ticker = asyncio.create_task(self._tick(), name="ticks")
+
+    async def serving(self) -> None:
+        """Return when every replica serves as leader."""
         for replica in self.replicas:
             await replica.serving()
 
+    async def _tick(self) -> None:
+        """Tick all groups. A pause of the loop counts as one tick, not as many; followers bear the lag of late."""
+        interval = self._timing.tick_ms / 1000
+        owed = 0.0
+        ticks = 0
+        while True:
+            before = self._clock.monotonic_ns()
+            await self._clock.sleep(interval)
+            late_ms = (self._clock.monotonic_ns() - before) / 1e6 - self._timing.tick_ms
+            self.lag_ms = max(late_ms, self.lag_ms * 0.995)
+            patience = min(PATIENCE_MAX, 1 + self.lag_ms / self._timing.tick_ms / 2)
+            owed += 1 / patience
+            followers_too = owed >= 1
+            owed -= followers_too
+            for replica in list(self._replicas.values()):
+                if followers_too or replica.serving_term:
+                    replica.tick()
+            ticks += 1
+            if ticks % EXPIRY_TICKS == 0:
+                for replica in list(self._replicas.values()):
+                    replica.expire_pins()
+
+    def _on_frame(self, sender: NodeId, frame: bytes) -> None:
+        try:
+            messages = decode_frame(frame)
+        except DatabaseError as error:
+            log.warning("node %d: %s", sender, error)
+            return
+        for shard, message in messages:
+            replica = self._replicas.get(ShardId(shard))
+            if replica is not None and message.sender == sender:
+                replica.step(message)
+
+    async def _on_pull(self, _sender: NodeId, body: bytes) -> bytes:
+        pull = decode_pull(body)
+        replica = self._replicas.get(pull.shard)
+        if replica is None:
+            raise StorageError(f"shard {pull.shard} is not here", "55000")
+        return await replica.snapshot_piece(pull.pin, pull.after)
+
+    async def hand_over(self, to: NodeId) -> None:
+        """Let another node lead every shard that this one leads."""
+        for replica in self.replicas:
+            if replica.serving_term and not replica.alone:
+                replica.hand_over(to)
+
     async def drain(self) -> None:
-        """Return when everything proposed so far is applied."""
+        """Return when everything proposed so far is applied, refused or lost."""
         for replica in self.replicas:
             if replica.failure is None:
                 await replica.drain()
 
     async def close(self) -> None:
         """Finish what is under way and close everything."""
+        if self._ticker is not None:
+            self._ticker.cancel()
         for replica in self.replicas:
             await replica.close()
 
     def kill(self) -> None:
         """Stop at once, as a crash would. For tests and simulation."""
+        if self._ticker is not None:
+            self._ticker.cancel()
         for replica in self.replicas:
             replica.kill()

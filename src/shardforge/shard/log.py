@@ -50,6 +50,10 @@ class ShardLog(Protocol):
         """Add entries; one whose index is taken replaces everything from there on."""
         ...
 
+    def reset(self, index: int, term: int) -> None:
+        """A state up to this entry is in place: drop the entries that it covers or contradicts."""
+        ...
+
     def set_hard_state(self, term: int, vote: int, commit: int) -> None:
         """Remember what the voter must not forget."""
         ...
@@ -120,6 +124,14 @@ class MemoryLog:
         for entry in entries:
             del self._entries[entry[0] - self._base[0] - 1 :]
             self._entries.append(entry)
+
+    def reset(self, index: int, term: int) -> None:
+        """A state up to this entry is in place: drop the entries that it covers or contradicts."""
+        if self.term(index) == term:
+            self.truncate_prefix(index)
+        else:
+            self._entries.clear()
+            self._base = (index, term)
 
     def set_hard_state(self, term: int, vote: int, commit: int) -> None:
         """Remember what the voter must not forget."""

@@ -1,65 +1,67 @@
 """One copy of a shard on this node: Raft node, log, engine, and the leader's state in memory.
 
 Proposals queue up while the log's fdatasync is under way on a thread; when it returns, everything queued
-becomes one entry, one append, one fdatasync (group commit). Committed entries are applied in order, each
-as one engine batch with the applied index in it; only then is a proposer told.
+becomes one entry, one append, one fdatasync (group commit), which the followers' run beside. Committed entries
+are applied in order, each as one engine batch with the applied index in it; only then is a proposer told.
 
-    propose -> [queue] -> entry -> log append -> fdatasync -> apply -> done(outcome)
+    propose -> [queue] -> entry -> log append + send -> fdatasync -> quorum -> apply -> done(outcome)
 
-Invariants: nothing is applied or acknowledged before it is durable in the log; a proposal's `done` is
-called exactly once; nothing is served before an entry of the leader's own term is applied (rule R6). After
-a failed write nothing is retried: the replica stops, and what was under way has an unknown outcome.
+Invariants: nothing is acknowledged before a quorum has it durable in its logs; a proposal's `done` is called exactly
+once; nothing is served before an entry of the leader's own term is applied (rule R6). After a failed write nothing is
+retried: the replica stops, and what was under way has an unknown outcome, as it has when leadership is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from shardforge.errors import ConsensusError, DatabaseError, StorageError
+from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId, ShardId, TxnId
 from shardforge.ports import Blocking, Clock
-from shardforge.raft.messages import Entry, Message
+from shardforge.raft.confchange import ConfChange
+from shardforge.raft.messages import ConfState, Entry, EntryKind, Message, MessageKind, Snapshot
 from shardforge.raft.rawnode import Ready
 from shardforge.shard.command import (
-    COMMAND_BYTES_MAX,
     Application,
+    Applied,
     Collect,
     Command,
     Outcome,
-    applied_of,
     decode,
     decode_intent,
     encode,
-    weight,
 )
-from shardforge.shard.consensus import LogReader, make_node
+from shardforge.shard.consensus import (
+    LogReader,
+    Timing,
+    encode_membership,
+    found,
+    make_node,
+    membership_of,
+)
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.log import ShardLog
+from shardforge.shard.fetch import Fetch
+from shardforge.shard.files import ShardFiles
+from shardforge.shard.peers import Outbox
 from shardforge.shard.pending import Mark, Pending
+from shardforge.shard.proposals import Done, Proposal, Proposals, Proposed
+from shardforge.shard.snapshot import Pins
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
 from shardforge.storage.newest_cache import NewestCache
 
-Done = Callable[[Outcome], None]
+_log = logging.getLogger("shardforge.shard")
 
 DEFER_SECONDS = 0.01
 """How long background commands wait for company."""
 FLUSH_BYTES = 64 * 1024 * 1024
 """The engine is flushed after so many logged bytes, however few the entries."""
-ENTRY_BYTES_MAX = 2 * COMMAND_BYTES_MAX
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
-
-
-class _Proposal(NamedTuple):
-    command: Command
-    done: Done
-
-
-class _Proposed(NamedTuple):
-    term: int
-    proposals: list[_Proposal]
+FOREVER_US = 1 << 62
 
 
 class ReplicaOptions(NamedTuple):
@@ -68,6 +70,7 @@ class ReplicaOptions(NamedTuple):
     flush_entries: int = 10_000
     log_entries_max: int = 100_000
     cache_bytes: int = 16 * 1024 * 1024
+    timing: Timing = Timing(25, 6, 2)
 
 
 class LogCounters:
@@ -83,62 +86,114 @@ class LogCounters:
         self.sync_ns = 0
 
 
+class Surroundings(NamedTuple):
+    """What all replicas of a node share."""
+
+    node: NodeId
+    clock: Clock
+    blocking: Blocking
+    options: ReplicaOptions
+    counters: LogCounters
+    outbox: Outbox
+    fetch: Fetch
+    randomness: random.Random
+    on_failure: Callable[[Replica, Exception], None]
+    on_change: Callable[[Replica], None]
+    """Called when a replica begins or ceases to serve, or learns of another leader or other members."""
+
+
 class Replica:
-    """A replica that leads its shard, being the only voter."""
+    """One voter, or learner, of a shard's group. It opens its files; see `start`."""
 
     def __init__(
-        self,
-        descriptor: ShardDescriptor,
-        node: NodeId,
-        engine: Engine,
-        log: ShardLog,
-        clock: Clock,
-        blocking: Blocking,
-        counters: LogCounters,
-        options: ReplicaOptions,
-        on_failure: Callable[[Replica, Exception], None],
+        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings
     ) -> None:
         self.descriptor = descriptor
-        self.engine = engine
         self.pending = Pending()
-        self.cache = NewestCache(options.cache_bytes)
+        self.cache = NewestCache(surroundings.options.cache_bytes)
         self.serving_term = 0
         """The term in which this replica serves as leader; 0 while it must not."""
         self.failure: Exception | None = None
-        self._log = log
-        self._clock = clock
-        self._blocking = blocking
-        self._counters = counters
-        self._options = options
-        self._on_failure = on_failure
-        self._queued: list[_Proposal] = []
-        self._deferred: list[_Proposal] = []
+        self._files = files
+        self._with = surroundings
+        self._clock = surroundings.clock
+        self._blocking = surroundings.blocking
+        self._proposals = Proposals()
         self._defer_timer: asyncio.TimerHandle | None = None
-        self._proposed: dict[int, _Proposed] = {}
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._flush: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._staged: tuple[int, Engine] | None = None
+        """A fetched state and its index, until the core has it installed."""
         self._closing = False
         self._cut_to = 0
         self._serving_waiters: list[asyncio.Future[None]] = []
-        found = applied_of(engine)
-        if not log.base_index <= found.index <= log.last_index:
-            raise StorageError(
-                f"the log of shard {descriptor.id} holds entries {log.base_index + 1} to"
-                f" {log.last_index}, but its data was applied up to {found.index}",
-                "XX001",
-                detail="Entries between them are lost.",
-            )
-        self.applied = found.index
-        self._flushed = found.index
+        self._pins = Pins(surroundings.blocking)
+        self.engine, self._log = files.open()
+        state = found(self.engine, self._log, descriptor.voters)
+        self.applied = state.index
+        self._flushed = state.index
         self._bytes_since_flush = 0
-        self._reader = LogReader(log, descriptor.voters, found.index)
-        self._node = make_node(node, self._reader, found.index, seed=descriptor.id)
+        members = membership_of(self.engine)
+        self._reader = LogReader(self._log, members, state, self._pin)
+        self._node = make_node(
+            surroundings.node, self._reader, state.index, surroundings.options.timing,
+            random.Random(surroundings.randomness.getrandbits(64)), self._now_us(),
+        )  # fmt: skip
 
     @property
     def id(self) -> ShardId:
         """The shard's id."""
         return self.descriptor.id
+
+    # ---- what the group is doing -----------------------------------------------------------------
+
+    @property
+    def lead(self) -> NodeId | None:
+        """Who leads, as far as this replica knows."""
+        return NodeId(self._node.lead) if self._node.lead else None
+
+    @property
+    def term(self) -> int:
+        """The group's term, as far as this replica knows."""
+        return self._node.term
+
+    @property
+    def members(self) -> ConfState:
+        """The membership as of the last applied entry."""
+        return self._reader.members
+
+    @property
+    def commit_index(self) -> int:
+        """The newest entry known to be committed."""
+        return self._node.commit_index
+
+    @property
+    def last_index(self) -> int:
+        """The newest entry in the log."""
+        return self._node.raft.log.last_index
+
+    @property
+    def alone(self) -> bool:
+        """Whether this node is the only voter."""
+        return self._node.raft.is_alone
+
+    def followers(self) -> dict[NodeId, int]:
+        """The newest entry that each other member has acknowledged, by the leader's knowledge."""
+        progress = self._node.raft.tracker.progress
+        return {NodeId(node): known.match for node, known in progress.items()}
+
+    def lease_until_us(self, now_us: int) -> int:
+        """Until when, by the monotonic clock, this leader may answer reads alone; 0: not now."""
+        if not self.serving_term:
+            return 0
+        if self.alone:
+            return FOREVER_US
+        return self._node.at(now_us).lease_until_us
+
+    def _now_us(self) -> int:
+        return self._clock.monotonic_ns() // 1000
 
     # ---- proposing -------------------------------------------------------------------------------
 
@@ -147,9 +202,7 @@ class Replica:
         if self.failure is not None:
             done(Outcome.UNKNOWN)
             return
-        if self._deferred:
-            self._queue_deferred()
-        self._queued.append(_Proposal(command, done))
+        self._proposals.add(Proposal(command, done))
         self._wake_pump()
 
     def defer(self, command: Command, done: Done) -> None:
@@ -157,31 +210,58 @@ class Replica:
         if self.failure is not None:
             done(Outcome.UNKNOWN)
             return
-        self._deferred.append(_Proposal(command, done))
+        self._proposals.defer(Proposal(command, done))
         if self._defer_timer is None:
             loop = asyncio.get_running_loop()
             self._defer_timer = loop.call_later(DEFER_SECONDS, self._defer_is_over)
 
     def _defer_is_over(self) -> None:
         self._defer_timer = None
-        if self._deferred:
-            self._queue_deferred()
+        if self._proposals.undefer():
             self._wake_pump()
 
-    def _queue_deferred(self) -> None:
-        self._queued += self._deferred
-        self._deferred.clear()
+    def change_members(self, change: ConfChange) -> bool:
+        """Propose a membership change; whether it was proposed: `members` tells when it is in force."""
+        accepted = self.failure is None and bool(self._node.propose_conf_change(change))
+        self._wake_pump()
+        return accepted
+
+    def hand_over(self, to: NodeId) -> None:
+        """Let `to` lead: this leader, or the one that it knows, hands over when `to` has caught up."""
+        self._node.at(self._now_us()).transfer_leader(to)
+        self._wake_pump()
 
     def _wake_pump(self) -> None:
         wake = self._wake
         if wake is not None and not wake.done():
             wake.set_result(None)
 
+    # ---- what comes from outside -----------------------------------------------------------------
+
+    def tick(self) -> None:
+        """A tick of the group's clockwork has passed."""
+        node = self._node.at(self._now_us())
+        node.tick()
+        if node.has_ready():
+            self._wake_pump()
+
+    def step(self, message: Message) -> None:
+        """Take a message of another member. A snapshot's is kept back until its state is here."""
+        if self.failure is not None:
+            return
+        if message.kind is MessageKind.SNAPSHOT:
+            self._begin_fetch(message)
+            return
+        self._node.at(self._now_us()).step(message)
+        self._wake_pump()
+
     # ---- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to work: replay, then lead."""
-        self._node.campaign()
+        """Begin to work: replay, and lead at once where nobody else can."""
+        self._node.at(self._now_us())
+        if self.alone:
+            self._node.campaign()
         self._pump = asyncio.create_task(self._run(), name=f"shard-{self.id}")
 
     async def serving(self) -> None:
@@ -194,26 +274,28 @@ class Replica:
             await waiter
 
     async def drain(self) -> None:
-        """Return when everything proposed so far, deferred commands included, is applied or lost."""
+        """Return when everything proposed so far, deferred commands included, is applied, refused or lost."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.propose(Collect(()), lambda _: None if settled.done() else settled.set_result(None))
         await settled
 
     async def close(self) -> None:
-        """Finish what is under way, and release log and engine."""
+        """Finish what is under way here, and release log and engine."""
         self._closing = True
         self._wake_pump()
-        if self._pump is not None:
-            await self._pump
-        if self._flush is not None:
-            await self._flush
+        if self._fetching is not None:
+            self._fetching.cancel()
+        for task in (self._fetching, self._pump, self._flush):
+            if task is not None:
+                await asyncio.gather(task, return_exceptions=True)
         self._stop(ConsensusError(f"shard {self.id} is closed"))
+        self._pins.close()
         self._log.close()
         self.engine.close()
 
     def kill(self) -> None:
         """Stop at once, as a crash would; nothing is closed. For tests and simulation."""
-        for task in (self._pump, self._flush):
+        for task in (self._pump, self._flush, self._fetching):
             if task is not None:
                 task.cancel()
         self._stop(ConsensusError(f"shard {self.id} was killed"))
@@ -222,28 +304,34 @@ class Replica:
 
     async def _run(self) -> None:
         try:
-            while not self._closing or self._queued:
+            while not self._closing or self._proposals.queued:
                 await self._turn()
-                if not self._queued and not self._closing and not self._node.has_ready():
-                    self._wake = asyncio.get_running_loop().create_future()
-                    await self._wake
-                    self._wake = None
+                if self._proposals.queued or self._closing or self._node.has_ready():
+                    continue
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+                self._wake = None
         except Exception as error:  # noqa: BLE001 - whatever it is, the replica must not go on
             self._stop(error)
-            self._on_failure(self, error)
+            self._with.on_failure(self, error)
 
     async def _turn(self) -> None:
         """One group commit: what is queued becomes durable, then what is committed is applied."""
-        if self._queued:
+        if self._proposals.queued:
             self._propose_queued()
         node = self._node
         while node.has_ready():
             ready = node.ready()
-            assert not ready.messages, "a group of one has nobody to talk to"
+            if ready.messages:
+                self._send(ready.messages)
+            if ready.soft_state is not None:
+                self._role_changed()
             append = ready.storage_append
             if append is not None:
                 await self._store(ready, append)
-                node.stored(append)
+                responses = node.at(self._now_us()).stored(append)
+                if responses:
+                    self._send(responses)
             apply = ready.storage_apply
             if apply is not None:
                 for entry in apply.entries:
@@ -254,41 +342,38 @@ class Replica:
             cut_to, self._cut_to = self._cut_to, 0
             await self._blocking.run(lambda: self._log.truncate_prefix(cut_to))
 
-    def _propose_queued(self) -> None:
-        proposals = self._take_queued()
-        data = encode([proposal.command for proposal in proposals])
-        index = self._node.propose(data)
-        if not index:  # not the leader: nothing was appended
-            for proposal in proposals:
-                proposal.done(Outcome.REFUSED)
-            return
-        self._proposed[index] = _Proposed(self._node.term, proposals)
+    def _send(self, messages: Sequence[Message]) -> None:
+        self._with.outbox.add(self.id, messages)
 
-    def _take_queued(self) -> list[_Proposal]:
-        """What goes into the next entry: everything, up to a size."""
-        queued = self._queued
-        size = 0
-        for count, proposal in enumerate(queued):
-            size += weight(proposal.command)
-            if size > ENTRY_BYTES_MAX and count:
-                self._queued = queued[count:]
-                return queued[:count]
-        self._queued = []
-        return queued
+    def _propose_queued(self) -> None:
+        node = self._node.at(self._now_us())
+        proposals = self._proposals.take()
+        data = encode([proposal.command for proposal in proposals])
+        index = node.propose(data)
+        if index:
+            self._proposals.logged(index, Proposed(node.term, proposals))
+            return
+        for proposal in proposals:  # not the leader, or handing over: nothing was appended
+            proposal.done(Outcome.REFUSED)
 
     def _prepared_values(self, txn: TxnId) -> Mapping[bytes, bytes | None] | None:
         mark = self.pending.marks.get(txn)
         return None if mark is None else mark.values
 
     async def _store(self, ready: Ready, append: Message) -> None:
-        """Make entries, term and vote durable. A commit index alone need not be written at all."""
-        if not ready.must_sync and not append.responses:
+        """Make entries, term and vote durable. A commit index alone need not be written at all.
+
+        Without them, what the answers rest on is durable already: this is never begun before the last one ended.
+        """
+        if append.snapshot is not None:
+            await self._install(append.snapshot)
+        elif not ready.must_sync:
             return
         if ready.hard_state is not None:
             hard = ready.hard_state
             self._log.set_hard_state(hard.term, hard.vote, hard.commit)
         size = self._reader.append(append.entries)
-        counters = self._counters
+        counters = self._with.counters
         counters.appends += 1
         counters.entries += len(append.entries)
         counters.bytes += size
@@ -303,18 +388,20 @@ class Replica:
     def _apply(self, entry: Entry) -> None:
         index, term, data = entry.index, entry.term, entry.data
         assert index == self.applied + 1, "entries are applied in order, each once"
-        proposed = self._proposed.pop(index, None)
+        proposed = self._proposals.applied(index)
         ours = proposed is not None and proposed.term == term
         application = Application(self.engine, term, self._prepared_values)
         commands: Sequence[Command] = ()
         if proposed is not None and ours:
             commands = [proposal.command for proposal in proposed.proposals]
+        elif entry.kind is EntryKind.CONF_CHANGE:
+            self._change_members(application, entry)
         elif data:
             commands = decode(data)
         outcomes = [application.apply(command) for command in commands]
         self.engine.write(application.finish(index))
         self.applied = index
-        self._reader.applied(index)
+        self._reader.applied(Applied(index, term))
         wrote = self.cache.wrote
         for version in application.versions:
             wrote(*version)
@@ -324,6 +411,20 @@ class Replica:
                 proposal.done(outcomes[position] if ours else Outcome.REFUSED)
         if term != self.serving_term and self._node.is_leader and self._node.term == term:
             self._begin_serving(term)
+
+    def _change_members(self, application: Application, entry: Entry) -> None:
+        members = self._node.apply_conf_change(entry)
+        self._reader.members = members
+        application.batch.append(mvcc.put_membership(encode_membership(members)))
+        self._with.on_change(self)
+
+    # ---- leading ---------------------------------------------------------------------------------
+
+    def _role_changed(self) -> None:
+        term = self.serving_term
+        if term and not (self._node.is_leader and self._node.term == term):
+            self._end_serving()
+        self._with.on_change(self)
 
     def _begin_serving(self, term: int) -> None:
         """An entry of the leader's own term is applied: everything before it is too (rule R6)."""
@@ -346,6 +447,14 @@ class Replica:
             assert added, "a key has one intent"
         self.serving_term = term
         self._call_serving_waiters()
+        self._with.on_change(self)
+
+    def _end_serving(self) -> None:
+        """Leadership is lost: what is in the log may or may not be committed by the next leader."""
+        self.serving_term = 0
+        self._proposals.lose(queued=False)
+        self.pending.clear()
+        self._pins.close()
 
     def _call_serving_waiters(self) -> None:
         waiters, self._serving_waiters = self._serving_waiters, []
@@ -353,11 +462,83 @@ class Replica:
             if not waiter.done():
                 waiter.set_result(None)
 
+    # ---- snapshots -------------------------------------------------------------------------------
+
+    def _pin(self) -> bytes:
+        now = self._clock.monotonic_ns() / 1e9
+        return str(self._pins.pin(self.engine, now)).encode()
+
+    async def snapshot_piece(self, pin: int, after: bytes) -> bytes:
+        """A piece of a pinned state, for the node that pulls it."""
+        return await self._pins.piece(pin, after, self._clock.monotonic_ns() / 1e9)
+
+    def expire_pins(self) -> None:
+        """Let go of states that nobody pulled: whoever was to have them is asked anew where it stands."""
+        if self._pins.expire(self._clock.monotonic_ns() / 1e9) and self._node.is_leader:
+            for node in self._node.raft.tracker.progress:
+                self._node.report_snapshot(node, failed=True)
+
+    def _begin_fetch(self, message: Message) -> None:
+        assert message.snapshot is not None, "a snapshot's message names it"
+        node = self._node
+        if message.term < node.term or message.snapshot.index <= node.commit_index:
+            node.at(self._now_us()).step(message)  # stale: the core says so to the sender
+            self._wake_pump()
+            return
+        if self._staged is not None:
+            return  # one is about to be installed: the leader hears of it
+        if self._fetching is not None:
+            self._fetching.cancel()
+        self._fetching = asyncio.create_task(
+            self._fetch_state(message, message.snapshot, self._fetching), name=f"fetch-{self.id}"
+        )
+
+    async def _fetch_state(
+        self, message: Message, snapshot: Snapshot, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+        staged: Engine | None = None
+        try:
+            staged = await self._blocking.run(self._files.stage)
+            sender = NodeId(message.sender)
+            await self._with.fetch.pull(sender, self.id, int(snapshot.data), staged)
+            self._staged = (snapshot.index, staged)
+            self._node.at(self._now_us()).step(message)
+            if self._node.raft.log.has_snapshot:
+                staged = None  # the pump installs it
+            else:
+                self._staged = None
+        except DatabaseError as error:
+            _log.warning(
+                "shard %d: a snapshot from node %d failed: %s", self.id, message.sender, error
+            )
+        finally:
+            if staged is not None:
+                staged.close()
+        self._wake_pump()
+
+    async def _install(self, snapshot: Snapshot) -> None:
+        """Put the fetched state in the engine's place."""
+        assert self._staged is not None, "the core was told of a snapshot only when it was here"
+        index, staged = self._staged
+        assert index == snapshot.index, "another snapshot was fetched meanwhile"
+        self._staged = None
+        if self._flush is not None:
+            await asyncio.gather(self._flush, return_exceptions=True)
+        self._pins.close()
+        old, log = self.engine, self._log
+        self.engine = await self._blocking.run(lambda: self._files.install(staged, old, log))
+        self.cache.clear()
+        self._reader.restored(snapshot)
+        self.applied = self._flushed = snapshot.index
+        self._with.on_change(self)
+
     # ---- flushing the engine, cutting the log ----------------------------------------------------
 
     def _flush_if_due(self) -> None:
         due = (
-            self.applied - self._flushed >= self._options.flush_entries
+            self.applied - self._flushed >= self._with.options.flush_entries
             or self._bytes_since_flush >= FLUSH_BYTES
         )
         if due and (self._flush is None or self._flush.done()):
@@ -367,16 +548,19 @@ class Replica:
         """Make the engine durable up to what is applied now, and cut the log behind that if it is long."""
         applied = self.applied
         self._bytes_since_flush = 0
+        options = self._with.options
         try:
             await self._blocking.run(self.engine.flush)
             self._flushed = applied
             kept = applied - self._log.base_index
-            if kept > self._options.log_entries_max or self._log.size > LOG_BYTES_MAX:
-                self._cut_to = applied  # by the pump: the log has one user at a time
+            if kept > options.log_entries_max or self._log.size > LOG_BYTES_MAX:
+                # Members that lag a little are sent entries, not the whole state.
+                spare = 0 if self.alone else min(options.flush_entries, kept // 2)
+                self._cut_to = applied - spare  # by the pump: the log has one user at a time
                 self._wake_pump()
         except (OSError, DatabaseError) as error:
             self._stop(error)
-            self._on_failure(self, error)
+            self._with.on_failure(self, error)
 
     def _stop(self, error: Exception) -> None:
         if self.failure is not None:
@@ -385,11 +569,6 @@ class Replica:
         self.serving_term = 0
         if self._defer_timer is not None:
             self._defer_timer.cancel()
-        lost = [proposal for proposed in self._proposed.values() for proposal in proposed.proposals]
-        lost += self._queued + self._deferred
-        self._proposed.clear()
-        self._queued.clear()
-        self._deferred.clear()
-        for proposal in lost:
-            proposal.done(Outcome.UNKNOWN)
+        self._proposals.lose(queued=True)
         self._call_serving_waiters()
+        self._with.on_change(self)

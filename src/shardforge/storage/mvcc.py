@@ -4,6 +4,7 @@
     i <user key>                  an intent: what a prepared transaction will write
     c <anchor key> <txn id:8>     a commit or abort record
     a                             the applied index (and whatever else the replica stores there)
+    m                             the membership of the shard's group
 
 The suffix is the complement of `timestamp << 1 | is_tombstone`, so that a row's bytes need no flag of
 their own. Values of intents, records and the applied state are the caller's bytes. Readers are functions
@@ -25,6 +26,7 @@ from shardforge.ids import INFINITY
 from shardforge.storage.engine import Pair, Reader, Write
 
 APPLIED_KEY: Final = b"a"
+_MEMBERSHIP_KEY: Final = b"m"
 _TOP: Final = (1 << 64) - 1
 _AFTER_OLDEST: Final = b"\xff" * 9
 _NEWEST: Final = bytes(8)
@@ -82,6 +84,11 @@ def put_applied(data: bytes) -> Write:
     return APPLIED_KEY, data
 
 
+def put_membership(data: bytes) -> Write:
+    """The write of the group's membership."""
+    return _MEMBERSHIP_KEY, data
+
+
 # ---- reads of one key ----------------------------------------------------------------------------
 
 
@@ -122,6 +129,11 @@ def record(reader: Reader, anchor: bytes, txn_id: int) -> bytes | None:
 def applied(reader: Reader) -> bytes | None:
     """The applied state last written."""
     return reader.get(APPLIED_KEY)
+
+
+def membership(reader: Reader) -> bytes | None:
+    """The membership last written."""
+    return reader.get(_MEMBERSHIP_KEY)
 
 
 # ---- reads of spans ------------------------------------------------------------------------------

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from shardforge.config import Config
 from shardforge.ids import NodeId, ShardId
-from shardforge.ports import Blocking, Clock
+from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.bootstrap import open_shards
+from shardforge.shard.consensus import Timing
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
-from shardforge.shard.host import Host, OpenShard
-from shardforge.shard.log import MemoryLog, ShardLog
+from shardforge.shard.files import DiskFiles, MemoryFiles
+from shardforge.shard.host import FilesOf, Host
+from shardforge.shard.peers import NoPeers
 from shardforge.shard.replica import Replica, ReplicaOptions
 from shardforge.shard.router import Router
-from shardforge.storage.engine import Compression, Engine
+from shardforge.storage.engine import Compression
 from shardforge.storage.layout import DataDirectory
-from shardforge.storage.memory import MemoryEngine
-from shardforge.storage.rocksdb import RocksEngine, SharedMemory
-from shardforge.storage.wal import RaftLog
+from shardforge.storage.rocksdb import SharedMemory
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.oracle import OracleService
@@ -71,8 +72,12 @@ class Store:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def end(self) -> None:
+        """Stop the background work: this node does not lead any more. The host goes on."""
+        await self._stop_background()
+
     async def close(self) -> None:
-        """Finish the commits under way and close. A crash instead loses nothing acknowledged."""
+        """Finish the commits under way and close, host included. A crash instead loses nothing acknowledged."""
         await self._stop_background()
         await self.host.drain()
         await self.host.close()
@@ -125,51 +130,83 @@ class Store:
         }
 
 
-async def start_store(
-    shards: list[ShardDescriptor],
-    open_shard: OpenShard,
-    config: Config,
-    clock: Clock,
-    blocking: Blocking,
-    on_failure: Callable[[Replica, Exception], None],
-) -> Store:
-    """Open the shards, replay their logs, and return when all of them serve."""
-    node = NodeId(config.cluster.node_id)
-    options = ReplicaOptions(
-        config.raft.snapshot_interval_entries,
-        config.raft.max_log_entries,
-        newest_cache_bytes(config) // len(shards),
+def replica_options(config: Config, shards: int) -> ReplicaOptions:
+    """What the configuration says about each of a node's replicas."""
+    raft = config.raft
+    return ReplicaOptions(
+        raft.snapshot_interval_entries,
+        raft.max_log_entries,
+        newest_cache_bytes(config) // max(1, shards),
+        Timing.of(raft.election_timeout_ms, raft.heartbeat_interval_ms),
     )
-    host = Host(node, shards, open_shard, clock, blocking, options, on_failure)
-    await host.start()
-    store = Store(host, node, clock, blocking, config.storage.gc_retention_sec * 1_000_000)
-    store.start_background()
-    return store
 
 
-def open_in_memory(_: ShardDescriptor) -> tuple[Engine, ShardLog]:
-    """An empty shard that lives and dies with the process."""
-    return MemoryEngine(), MemoryLog()
-
-
-def open_on_disk(directory: DataDirectory, config: Config) -> OpenShard:
+def files_on_disk(directory: DataDirectory, config: Config) -> FilesOf:
     """Opens shards in their folders, sharing cache and memtable memory."""
     storage = config.storage
     memory = SharedMemory(
         storage.block_cache_size - newest_cache_bytes(config), storage.write_buffer_size
     )
     compression = cast("Compression", storage.compression)  # the configuration checks the choice
-
-    def open_shard(descriptor: ShardDescriptor) -> tuple[Engine, ShardLog]:
-        folder = directory.shard(descriptor.id)
-        engine = RocksEngine(folder.data, memory, compression)
-        return engine, RaftLog.open(folder.wal)
-
-    return open_shard
+    return lambda descriptor: DiskFiles(directory, descriptor.id, memory, compression)
 
 
 def _report_failure(replica: Replica, error: Exception) -> None:
     logger.critical("shard %d stopped and refuses all requests: %s", replica.id, error)
+
+
+def open_host(
+    directory: DataDirectory | None,
+    config: Config,
+    clock: Clock,
+    blocking: Blocking,
+    network: Network,
+    randomness: random.Random,
+    on_failure: Callable[[Replica, Exception], None] = _report_failure,
+) -> Host:
+    """The replicas of a node's directory, or of memory; made now, with this node as the only voter, if there are none.
+
+    `on_failure` is called when a replica had to stop: its shard is not served here until a restart.
+    """
+    node = NodeId(config.cluster.node_id)
+    count = config.sharding.initial_shard_count
+    if directory is None:
+        shards = initial_shards(count, [node])
+        files_of: FilesOf = lambda _: MemoryFiles()  # noqa: E731 - typed
+    else:
+        shards = open_shards(directory, count, [node])
+        files_of = files_on_disk(directory, config)
+    options = replica_options(config, len(shards))
+    host = Host(node, files_of, network, clock, blocking, options, randomness, on_failure)
+    host.open(shards)
+    return host
+
+
+def store_of(host: Host, config: Config, clock: Clock, blocking: Blocking) -> Store:
+    """A store over a host that leads all shards, with its background work begun."""
+    store = Store(host, host.node, clock, blocking, config.storage.gc_retention_sec * 1_000_000)
+    store.start_background()
+    return store
+
+
+async def start_store(
+    shards: list[ShardDescriptor],
+    files_of: FilesOf,
+    config: Config,
+    clock: Clock,
+    blocking: Blocking,
+    on_failure: Callable[[Replica, Exception], None],
+) -> Store:
+    """A store of one node over given shards; returns when all of them serve."""
+    node = NodeId(config.cluster.node_id)
+    options = replica_options(config, len(shards))
+    host = Host(
+        node, files_of, NoPeers(), clock, blocking, options, random.Random(0), on_failure
+    )  # fmt: skip
+    host.open(shards)
+    host.start()
+    await host.serving()
+    return store_of(host, config, clock, blocking)
 
 
 async def open_store(
@@ -179,16 +216,10 @@ async def open_store(
     blocking: Blocking,
     on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Store:
-    """Open, or make, the store of a node; `directory` None: in memory.
-
-    `on_failure` is called when a replica had to stop: its shard answers 57P03 until a restart.
-    """
-    voters = [NodeId(config.cluster.node_id)]
-    count = config.sharding.initial_shard_count
-    open_shard: OpenShard = open_in_memory
-    if directory is None:
-        shards = initial_shards(count, voters)
-    else:
-        shards = open_shards(directory, count, voters)
-        open_shard = open_on_disk(directory, config)
-    return await start_store(shards, open_shard, config, clock, blocking, on_failure)
+    """Open, or make, the store of a node that is alone; `directory` None: in memory."""
+    host = open_host(
+        directory, config, clock, blocking, NoPeers(), random.Random(0), on_failure
+    )  # fmt: skip
+    host.start()
+    await host.serving()
+    return store_of(host, config, clock, blocking)
