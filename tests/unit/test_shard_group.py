@@ -105,7 +105,7 @@ class Group:
 
 async def until(found: Callable[[], object]):
     async with asyncio.timeout(10):
-        while (value := found()) is None:
+        while (value := found()) is None:  # noqa: ASYNC110 - a condition over several hosts
             await asyncio.sleep(0.002)
         return value
 
@@ -198,7 +198,7 @@ def test_a_follower_behind_the_log_is_sent_the_whole_state():
         for number in range(2, 60):
             await group.write(number, among=others)
         await until(
-            lambda: all(group.replica(n)._log.base_index > 30 for n in others) or None  # noqa: SLF001
+            lambda: all(group.replica(n)._log.base_index > 30 for n in others) or None
         )
         group.fabric.cut.clear()
         await group.settled(b"59")

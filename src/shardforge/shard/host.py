@@ -52,6 +52,7 @@ class Host:
         self._clock = clock
         self._replicas: dict[ShardId, Replica] = {}
         self._listeners: list[Callable[[Replica], None]] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
         self._timing = options.timing
         self._with = Surroundings(
@@ -83,9 +84,26 @@ class Host:
         """Have `listener` called whenever a replica's role, leader, members or state of service changed."""
         self._listeners.append(listener)
 
+    def unlisten(self, listener: Callable[[Replica], None]) -> None:
+        """Call the listener no more."""
+        self._listeners.remove(listener)
+
     def _changed(self, replica: Replica) -> None:
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener(replica)
+        self._wake_waiters()
+
+    async def heard(self) -> None:
+        """Return when something came from another node, or changed here."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     @property
     def leads_all(self) -> bool:
@@ -94,9 +112,18 @@ class Host:
             replica.serving_term for replica in self._replicas.values()
         )
 
+    @property
+    def leads_living(self) -> bool:
+        """The same of the replicas that have not failed: a lone node serves what it still can."""
+        return all(
+            replica.serving_term or replica.failure is not None
+            for replica in self._replicas.values()
+        )
+
     def lease_until_us(self, now_us: int) -> int:
-        """Until when this node may answer reads of all shards alone; 0: not now."""
-        return min(replica.lease_until_us(now_us) for replica in self._replicas.values())
+        """Until when this node may answer reads of its living shards alone; 0: not now."""
+        living = [replica for replica in self._replicas.values() if replica.failure is None]
+        return min([replica.lease_until_us(now_us) for replica in living], default=0)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -143,6 +170,8 @@ class Host:
             replica = self._replicas.get(ShardId(shard))
             if replica is not None and message.sender == sender:
                 replica.step(message)
+        if self._waiters:
+            self._wake_waiters()
 
     async def _on_pull(self, _sender: NodeId, body: bytes) -> bytes:
         pull = decode_pull(body)

@@ -343,6 +343,8 @@ class Replica:
             await self._blocking.run(lambda: self._log.truncate_prefix(cut_to))
 
     def _send(self, messages: Sequence[Message]) -> None:
+        if any(message.kind is MessageKind.TIMEOUT_NOW for message in messages):
+            self._with.on_change(self)  # the lease is given up with it
         self._with.outbox.add(self.id, messages)
 
     def _propose_queued(self) -> None:

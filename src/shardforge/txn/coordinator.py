@@ -13,6 +13,7 @@ from shardforge.shard.router import Router
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.commit import CommitProcess
 from shardforge.txn.garbage import GarbageCollector
+from shardforge.txn.lease import Lease
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
@@ -41,7 +42,10 @@ class Coordinator:
         oracle: OracleService,
         snapshots: Snapshots,
         garbage: GarbageCollector,
+        lease: Lease,
     ) -> None:
+        self._lease_held = lease.held
+        self._lease = lease
         self.router = router
         self.oracle = oracle
         self.snapshots = snapshots
@@ -65,12 +69,15 @@ class Coordinator:
         participant = self.router.shard_of(key)
         if key in participant.pending.by_key or not participant.replica.serving_term:
             return None
+        if not self._lease_held():
+            return None
         return participant.newest(key)
 
     async def read_latest(self, key: bytes) -> bytes | None:
         """The newest committed value: a strong read of one key, which needs no timestamp."""
         found = self.newest_now(key)
         if found is None:
+            await self._lease.wait()
             return await read_settled(self.router.shard_of(key), key, INFINITY)
         return found[1]
 

@@ -28,6 +28,7 @@ from shardforge.storage.layout import DataDirectory
 from shardforge.storage.rocksdb import SharedMemory
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.garbage import GarbageCollector
+from shardforge.txn.lease import Lease
 from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
 from shardforge.txn.resolver import Resolver
@@ -53,11 +54,14 @@ class Store:
         self.participants = [Participant(replica) for replica in host.replicas]
         self.router = Router(self.participants)
         self.snapshots = Snapshots()
-        self.oracle = OracleService(host.meta, clock)
+        self.lease = Lease(host, clock)
+        self.oracle = OracleService(host.meta, clock, self.lease)
         self.garbage = GarbageCollector(
             self.router, self.snapshots, lambda: self.oracle.last, clock, blocking, retention_us
         )
-        self.coordinator = Coordinator(node, self.router, self.oracle, self.snapshots, self.garbage)
+        self.coordinator = Coordinator(
+            node, self.router, self.oracle, self.snapshots, self.garbage, self.lease
+        )
         self.resolver = Resolver(self.router, self.coordinator.committing)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -74,6 +78,7 @@ class Store:
 
     async def end(self) -> None:
         """Stop the background work: this node does not lead any more. The host goes on."""
+        self.lease.close()
         await self._stop_background()
 
     async def close(self) -> None:
