@@ -113,6 +113,17 @@ class Host:
         )
 
     @property
+    def meta_leads(self) -> bool:
+        """Whether the meta shard is here and serves as leader."""
+        meta = self._replicas.get(META_SHARD)
+        return meta is not None and bool(meta.serving_term)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this node is the only voter of every shard."""
+        return all(replica.alone for replica in self._replicas.values())
+
+    @property
     def leads_living(self) -> bool:
         """The same of the replicas that have not failed: a lone node serves what it still can."""
         return all(
@@ -180,11 +191,17 @@ class Host:
             raise StorageError(f"shard {pull.shard} is not here", "55000")
         return await replica.snapshot_piece(pull.pin, pull.after)
 
-    async def hand_over(self, to: NodeId) -> None:
+    def hand_over(self, to: NodeId) -> None:
         """Let another node lead every shard that this one leads."""
         for replica in self.replicas:
-            if replica.serving_term and not replica.alone:
+            if replica.is_leader and not replica.alone:
                 replica.hand_over(to)
+
+    def draw_leaderships(self) -> None:
+        """Ask for the leadership of every shard that another node leads."""
+        for replica in self.replicas:
+            if not replica.is_leader and replica.lead is not None:
+                replica.hand_over(self.node)
 
     async def drain(self) -> None:
         """Return when everything proposed so far is applied, refused or lost."""

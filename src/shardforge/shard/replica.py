@@ -155,6 +155,11 @@ class Replica:
         return NodeId(self._node.lead) if self._node.lead else None
 
     @property
+    def is_leader(self) -> bool:
+        """Whether this replica leads; it serves once an entry of its term is applied."""
+        return self._node.is_leader
+
+    @property
     def term(self) -> int:
         """The group's term, as far as this replica knows."""
         return self._node.term

@@ -10,14 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from shardforge.config import Config, split_address
-from shardforge.errors import DatabaseError, NetworkError, QueryError, Reaction
+from shardforge.errors import (
+    ConsensusError,
+    DatabaseError,
+    NetworkError,
+    QueryError,
+    Reaction,
+    TransactionError,
+)
+from shardforge.ports import Clock
 from shardforge.server.pgwire.connection import Connection
 from shardforge.sql.catalog.descriptors import Role
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.session import Session
+from shardforge.telemetry import Telemetry
+
+SERVING_SECONDS = 10.0
+"""How long a client that connects waits for a node that leads."""
 
 error_log = logging.getLogger("shardforge.error")
 query_log = logging.getLogger("shardforge.query")
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
@@ -41,13 +58,15 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
 class Server:
     """Serves the PostgreSQL protocol on the configured address."""
 
-    def __init__(self, config: Config, instance: Instance) -> None:
+    def __init__(self, config: Config, telemetry: Telemetry, clock: Clock) -> None:
         self.config = config
-        self.instance = instance
-        self.telemetry = instance.telemetry
+        self.instance: Instance | None = None
+        """What sessions run on; None while this node does not serve."""
+        self.telemetry = telemetry
+        self._clock = clock
+        self._waiting: list[asyncio.Future[None]] = []
         self.tls = tls_context(config)
         self.connections: set[Connection] = set()
-        instance.interrupt_session = self._interrupt_session
         self._listener: asyncio.Server | None = None
         self.record_span: Callable[[str, str, int, int], None] | None = None
         """Set when tracing is on: (kind, statement, start, end in nanoseconds since 1970)."""
@@ -70,6 +89,39 @@ class Server:
         address = self._listener.sockets[0].getsockname()
         return address[0], address[1]
 
+    def serve(self, instance: Instance) -> None:
+        """Let sessions begin."""
+        instance.interrupt_session = self._interrupt_session
+        self.instance = instance
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            _settle(waiter)
+
+    async def serving(self) -> Instance:
+        """The instance, awaited for a while if this node does not serve yet. Raises ConsensusError 57P03."""
+        if self.instance is None:
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(waiter)
+            timer = loop.call_later(SERVING_SECONDS, _settle, waiter)
+            await waiter
+            timer.cancel()
+        if self.instance is None:
+            raise ConsensusError(
+                "no node leads the cluster at present",
+                hint="Try again in a moment, or look at it with: shardforge cluster status",
+            )
+        return self.instance
+
+    async def end_sessions(self, reason: TransactionError) -> None:
+        """End every session, telling its client why: this node serves no more."""
+        self.instance = None
+        connections = [c for c in self.connections if c.conversation is not None]
+        for connection in connections:
+            connection.terminate(reason)
+        for connection in connections:
+            await connection.wait_closed()
+
     def session_defaults(self, role: Role, user: str) -> dict[str, str]:
         """The values that a session of `user` starts with."""
         timeout_ms = round(self.config.sql.query_timeout_sec * 1000)
@@ -84,7 +136,7 @@ class Server:
 
     def cancel(self, process_id: int, secret: bytes) -> None:
         """A cancel request: end the session's statement, if the secret is right."""
-        session = self.instance.sessions.get(process_id)
+        session = None if self.instance is None else self.instance.sessions.get(process_id)
         if session is not None and session.secret == secret:
             self.interrupt(session, QueryError("canceling statement due to user request", "57014"))
 
@@ -113,7 +165,7 @@ class Server:
         """Count a statement, and write down a slow one."""
         self.telemetry.statement_done(kind, seconds)
         if self.record_span is not None:
-            end_ns = self.instance.clock.wall_us() * 1000
+            end_ns = self._clock.wall_us() * 1000
             self.record_span(kind, session.query, end_ns - int(seconds * 1e9), end_ns)
         if 0 <= self._slow_seconds <= seconds:
             query_log.info(

@@ -71,7 +71,8 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
     database = parameters.get("database") or user
     peer = connection.peer
     host = peer[0] if isinstance(peer, tuple) else ""
-    catalog = server.instance.catalog
+    instance = await server.serving()
+    catalog = instance.catalog
     role = catalog.role_named(user)
     if authentication.needs_password(server.config.security, host):
         await _authenticate(connection, authentication.ScramExchange(user, role), user)
@@ -84,14 +85,14 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
         raise NetworkError(why, "28000")
     if catalog.database_named(database) is None:
         raise QueryError(f'database "{database}" does not exist', "3D000")
-    if len(server.instance.sessions) >= server.config.sql.max_connections:
+    if len(instance.sessions) >= server.config.sql.max_connections:
         server.telemetry.connections_refused_total += 1
         raise NetworkError("sorry, too many clients already", "53300")
     connection.start_queries()
     settings = _settings(server.session_defaults(role, user), parameters)
     secret = secrets.token_bytes(4)
     session = Session(
-        server.instance, user=user, database=database, secret=secret, client=host, settings=settings
+        instance, user=user, database=database, secret=secret, client=host, settings=settings
     )
     server.telemetry.connections_total += 1
     return Greeting(user, database, host, session)

@@ -1,0 +1,142 @@
+"""When this node serves: a tenure begins once it leads every shard, and ends with the first one that it does not.
+
+Whoever leads the meta shard draws the others to itself, so that one node leads all of them after an election. Elections
+themselves are the groups' business; this only follows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from shardforge.errors import DatabaseError
+from shardforge.ids import NodeId
+from shardforge.shard.host import Host
+from shardforge.shard.replica import Replica
+from shardforge.sql.session.tenure import Tenure
+
+PULL_SECONDS = 0.05
+"""How long the meta shard's leader waits before it asks for the others' leadership again."""
+RETRY_SECONDS = 1.0
+
+log = logging.getLogger("shardforge.node")
+
+
+class Leading:
+    """Follows the leaderships of a host."""
+
+    def __init__(
+        self,
+        host: Host,
+        begin: Callable[[], Awaitable[Tenure]],
+        began: Callable[[Tenure], None],
+        ending: Callable[[Tenure], Awaitable[None]],
+    ) -> None:
+        """`began` opens the node to sessions, `ending` ends those that there are."""
+        self.tenure: Tenure | None = None
+        self._host = host
+        self._begin = begin
+        self._began = began
+        self._ending = ending
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._yielding = False
+        host.listen(self._on_change)
+
+    def _on_change(self, _replica: Replica) -> None:
+        self._changed.set()
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._task = asyncio.create_task(self._run(), name="leading")
+
+    async def first_tenure(self) -> None:
+        """Return when this node has served for the first time. Raises DatabaseError when it cannot."""
+        await asyncio.shield(self._started)
+
+    async def stop(self) -> None:
+        """End the tenure, for good."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._end()
+
+    async def give_way(self, to: NodeId, seconds: float) -> None:
+        """End the tenure and let another node lead; return when it does, or after so long."""
+        self._yielding = True
+        self._changed.set()
+        await self._end()
+        self._host.hand_over(to)
+        try:
+            async with asyncio.timeout(seconds):
+                while any(replica.serving_term for replica in self._host.replicas):
+                    await self._host.heard()
+        except TimeoutError:
+            log.warning("node %d did not take over within %.1f s", to, seconds)
+
+    # ---- following -------------------------------------------------------------------------------
+
+    def _leads(self) -> bool:
+        host = self._host
+        if self._yielding:
+            return False
+        if self.tenure is not None and host.alone:
+            return host.leads_living
+        return host.leads_all
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            pause = None
+            if self.tenure is not None and not self._leads():
+                await self._end()
+            elif self.tenure is None and self._leads():
+                pause = None if await self._try_begin() else RETRY_SECONDS
+            elif self.tenure is None and self._host.meta_leads and not self._yielding:
+                self._host.draw_leaderships()
+                pause = PULL_SECONDS
+            await self._change(pause)
+
+    async def _change(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _try_begin(self) -> bool:
+        """Begin a tenure, unless leadership is lost meanwhile. False: it failed, and is worth another attempt."""
+        beginning = asyncio.ensure_future(self._begin())
+        try:
+            while not beginning.done():
+                change = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait({beginning, change}, return_when=asyncio.FIRST_COMPLETED)
+                change.cancel()
+                self._changed.clear()
+                if not self._leads():
+                    return True
+            self.tenure = beginning.result()
+        except DatabaseError as error:
+            if not self._started.done():
+                self._started.set_exception(error)
+            log.error("could not begin to serve: %s", error)
+            return False
+        finally:
+            if not beginning.done():
+                beginning.cancel()
+                await asyncio.gather(beginning, return_exceptions=True)
+        log.info("this node leads all shards and serves")
+        self._began(self.tenure)
+        if not self._started.done():
+            self._started.set_result(None)
+        self._changed.set()  # look again: leadership may have changed in the last moment
+        return True
+
+    async def _end(self) -> None:
+        tenure, self.tenure = self.tenure, None
+        if tenure is not None:
+            log.info("this node ceases to serve")
+            await self._ending(tenure)
+            await tenure.end()
