@@ -18,7 +18,7 @@ from shardforge.shard.files import MemoryFiles
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica, ReplicaOptions
 from shardforge.storage import mvcc
-from tests.network import Fabric
+from shardforge.testing.network import Fabric
 
 KEY = b"h\x00\x00key"
 OPTIONS = ReplicaOptions(flush_entries=5, log_entries_max=10, timing=Timing(5, 6, 2))

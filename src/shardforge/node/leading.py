@@ -76,6 +76,11 @@ class Leading:
         except TimeoutError:
             log.warning("node %d did not take over within %.1f s", to, seconds)
 
+    def resume(self) -> None:
+        """Serve again when the leadership comes back."""
+        self._yielding = False
+        self._changed.set()
+
     # ---- following -------------------------------------------------------------------------------
 
     def _leads(self) -> bool:

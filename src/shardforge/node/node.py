@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shardforge import __version__
@@ -39,8 +39,14 @@ log = logging.getLogger("shardforge.node")
 class Node:
     """One running node. `address` is where it listens."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, network: Network | None = None, voters: Sequence[int] = ()
+    ) -> None:
+        """`voters`: the nodes of a cluster that is new with all of them; this node alone by default."""
         self.config = config
+        self.id = NodeId(config.cluster.node_id)
+        self._network = network or NoPeers()
+        self._voters = [NodeId(node) for node in voters] or [self.id]
         self.address: tuple[str, int] = split_address(config.cluster.bind_address)
         self.telemetry = Telemetry()
         self.clock = SystemClock()
@@ -79,15 +85,15 @@ class Node:
             self._closers.append(lambda: logs.close_logs(handlers))
         log.info("ShardForge %s starts", __version__)
         self._blocking = ThreadBlocking()
-        network: Network = NoPeers()
         self.host = open_host(
-            directory, config, self.clock, self._blocking, network, self._random
+            directory, config, self.clock, self._blocking, self._network, self._random, self._voters
         )  # fmt: skip
         self.server = Server(config, self.telemetry, self.clock)
         self.leading = Leading(self.host, self._begin_tenure, self._tenure_began, self._tenure_ends)
         self.host.start()
         self.leading.start()
-        await self.leading.first_tenure()
+        if self.host.alone:
+            await self.leading.first_tenure()
         self._observe()
         self.address = await self.server.listen()
         for name, feature in not_yet_in_force(config):
@@ -139,6 +145,11 @@ class Node:
                 str(self.config.cluster.node_id), monitoring.otlp_endpoint
             )
             self._closers.append(stop)
+
+    def kill(self) -> None:
+        """Stop at once, as a crash would; nothing is closed. For tests and simulation."""
+        assert self.host is not None, "running"
+        self.host.kill()
 
     # ---- stopping --------------------------------------------------------------------------------
 

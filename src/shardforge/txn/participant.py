@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from shardforge.errors import ConsensusError
 from shardforge.ids import Timestamp, TxnId
 from shardforge.shard.command import Command, Outcome
 from shardforge.shard.descriptor import ShardDescriptor
@@ -43,6 +44,13 @@ class Participant:
     def term(self) -> int:
         """The term in which this leader holds locks and marks; 0 while it must not serve (rule R6)."""
         return self.replica.serving_term
+
+    def check_serving(self) -> None:
+        """Raise ConsensusError 57P03 when the shard is not led here any more: it was when the store began."""
+        if not self.replica.serving_term:
+            failure = self.replica.failure
+            why = "is not led here any more" if failure is None else f"has stopped: {failure}"
+            raise ConsensusError(f"shard {self.replica.id} {why}")
 
     def newest(self, key: bytes) -> Entry:
         """Timestamp and value of the newest applied version; (0, None) if there is none."""

@@ -97,7 +97,7 @@ async def settled(participant: Participant, key: bytes, timestamp: Timestamp) ->
     """Wait until no open mark hides `key` from a reader at `timestamp`; the committed one, if any."""
     while True:
         if not participant.term:
-            await participant.replica.serving()
+            participant.check_serving()
         mark = participant.visible(key, timestamp)
         if mark is None or mark.committed:
             return mark
@@ -143,7 +143,7 @@ async def scan_span(
     overlay: dict[bytes, bytes | None] = {}
     while True:
         if not participant.term:
-            await participant.replica.serving()
+            participant.check_serving()
         if not participant.pending.marks:
             break
         marks = participant.pending.visible_in(start, end, timestamp)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from shardforge.config import Config
@@ -167,19 +167,20 @@ def open_host(
     blocking: Blocking,
     network: Network,
     randomness: random.Random,
+    voters: Sequence[NodeId],
     on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Host:
-    """The replicas of a node's directory, or of memory; made now, with this node as the only voter, if there are none.
+    """The replicas of a node's directory, or of memory; made now, with these first voters, if there are none.
 
     `on_failure` is called when a replica had to stop: its shard is not served here until a restart.
     """
     node = NodeId(config.cluster.node_id)
     count = config.sharding.initial_shard_count
     if directory is None:
-        shards = initial_shards(count, [node])
+        shards = initial_shards(count, voters)
         files_of: FilesOf = lambda _: MemoryFiles()  # noqa: E731 - typed
     else:
-        shards = open_shards(directory, count, [node])
+        shards = open_shards(directory, count, voters)
         files_of = files_on_disk(directory, config)
     options = replica_options(config, len(shards))
     host = Host(node, files_of, network, clock, blocking, options, randomness, on_failure)
@@ -223,7 +224,7 @@ async def open_store(
 ) -> Store:
     """Open, or make, the store of a node that is alone; `directory` None: in memory."""
     host = open_host(
-        directory, config, clock, blocking, NoPeers(), random.Random(0), on_failure
+        directory, config, clock, blocking, NoPeers(), random.Random(0), [NodeId(config.cluster.node_id)], on_failure
     )  # fmt: skip
     host.start()
     await host.serving()

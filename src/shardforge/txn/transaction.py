@@ -236,7 +236,7 @@ class Transaction:
         policy: WaitPolicy,
     ) -> bool:
         if not participant.replica.serving_term:
-            await participant.replica.serving()
+            participant.check_serving()
         if participant.locks.acquire(key, self.id, strength):
             return True
         if policy is WaitPolicy.SKIP:

@@ -1,4 +1,4 @@
-"""A network between nodes of one test process: immediate, in order, and cut where a test cuts it."""
+"""A network between nodes of one process: immediate, in order, and cut where a test cuts it."""
 
 from __future__ import annotations
 

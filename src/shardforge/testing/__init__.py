@@ -1,0 +1,1 @@
+"""Nodes inside a test's process."""

@@ -1,0 +1,103 @@
+"""Three nodes of one process: who serves, what a lost node costs its sessions, and what survives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from shardforge.errors import DatabaseError
+from shardforge.ids import NodeId
+from shardforge.node import Node
+from shardforge.testing.network import Fabric
+from tests.inprocess import MEMORY, run, session_of
+
+FAST = replace(
+    MEMORY,
+    raft=replace(MEMORY.raft, election_timeout_ms=60, heartbeat_interval_ms=20),
+    sharding=replace(MEMORY.sharding, initial_shard_count=3),
+)
+
+
+class Three:
+    """Three nodes that share a fabric."""
+
+    def __init__(self) -> None:
+        self.fabric = Fabric()
+        self.nodes: dict[int, Node] = {}
+
+    async def start(self) -> None:
+        for number in (1, 2, 3):
+            config = replace(FAST, cluster=replace(FAST.cluster, node_id=number))
+            network = self.fabric.network(NodeId(number))
+            self.nodes[number] = Node(config, network, voters=(1, 2, 3))
+        await asyncio.gather(*(node.start() for node in self.nodes.values()))
+
+    async def serving(self, *, other_than: int = 0) -> Node:
+        async with asyncio.timeout(10):
+            while True:
+                for number, node in self.nodes.items():
+                    if number != other_than and node.instance is not None:
+                        return node
+                await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self.nodes.values()))
+
+
+def on_three(test: Callable[[Three], Awaitable[None]]) -> None:
+    async def body() -> None:
+        three = Three()
+        await three.start()
+        try:
+            await test(three)
+        finally:
+            await three.stop()
+
+    asyncio.run(body())
+
+
+def test_one_node_serves_and_another_takes_over_with_everything_committed():
+    async def test(three: Three) -> None:
+        first = await three.serving()
+        session = session_of(first)
+        await run(session, "CREATE TABLE t (a int PRIMARY KEY, b text)")
+        await run(session, "INSERT INTO t SELECT g, 'b' || g FROM generate_series(1, 500) g")
+        lost = first.id
+        three.fabric.isolate(lost)
+        second = await three.serving(other_than=lost)
+        with pytest.raises(DatabaseError):
+            async with asyncio.timeout(5):
+                await run(session, "INSERT INTO t VALUES (1000, 'lost')")
+        other = session_of(second)
+        assert await run(other, "SELECT count(*), max(a) FROM t") == [(500, 500)]
+        await run(other, "INSERT INTO t VALUES (501, 'kept')")
+        three.fabric.cut.clear()
+        assert first.instance is None
+        assert await run(other, "SELECT count(*) FROM t") == [(501,)]
+
+    on_three(test)
+
+
+def test_a_node_that_stops_hands_over():
+    async def test(three: Three) -> None:
+        for _ in range(2):
+            first = await three.serving()
+            session = session_of(first)
+            await run(session, "CREATE TABLE IF NOT EXISTS t (a int PRIMARY KEY)")
+            await run(session, "INSERT INTO t SELECT count(*) FROM t")
+            assert first.host is not None
+            assert first.leading is not None
+            [other, *_] = [n for n in three.nodes.values() if n is not first]
+            before = first.host.meta.term
+            await first.leading.give_way(other.id, 5)
+            assert other.host is not None
+            assert other.host.meta.term == before + 1, "one election, by a transfer"
+            second = await three.serving(other_than=first.id)
+            assert second is other
+            first.leading.resume()
+        assert await run(session_of(await three.serving()), "TABLE t ORDER BY 1") == [(0,), (1,)]
+
+    on_three(test)
