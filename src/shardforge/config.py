@@ -141,7 +141,10 @@ class ClusterConfig:
         "Name of the cluster.",
     )
     node_id: int = key(
-        1, _integer(1, 65535), "an integer from 1 to 65535", "This node's id; never reuse one."
+        0,
+        _integer(0, 65535),
+        "an integer from 0 to 65535",
+        "This node's id. 0: 1 in a new cluster, or what the cluster says on joining. Never reuse one.",
     )
     bind_address: str = key(
         "127.0.0.1:5432",

@@ -44,7 +44,7 @@ class Node:
     ) -> None:
         """`voters`: the nodes of a cluster that is new with all of them; this node alone by default."""
         self.config = config
-        self.id = NodeId(config.cluster.node_id)
+        self.id = NodeId(config.cluster.node_id or 1)
         self._network = network or NoPeers()
         self._voters = [NodeId(node) for node in voters] or [self.id]
         self.address: tuple[str, int] = split_address(config.cluster.bind_address)
@@ -77,7 +77,7 @@ class Node:
         if config.storage.engine != "memory":
             directory = DataDirectory.open(
                 Path(config.cluster.data_directory),
-                node_id=config.cluster.node_id,
+                node_id=self.id,
                 cluster_name=config.cluster.name,
             )
             self._closers.append(directory.close)
@@ -86,7 +86,7 @@ class Node:
         log.info("ShardForge %s starts", __version__)
         self._blocking = ThreadBlocking()
         self.host = open_host(
-            directory, config, self.clock, self._blocking, self._network, self._random, self._voters
+            directory, config, self.clock, self._blocking, self._network, self._random, self.id, self._voters
         )  # fmt: skip
         self.server = Server(config, self.telemetry, self.clock)
         self.leading = Leading(self.host, self._begin_tenure, self._tenure_began, self._tenure_ends)
@@ -142,7 +142,7 @@ class Node:
             from shardforge.adapters.tracing import start_tracing  # 30 MB that few nodes need
 
             self.server.record_span, stop = start_tracing(
-                str(self.config.cluster.node_id), monitoring.otlp_endpoint
+                str(self.id), monitoring.otlp_endpoint
             )
             self._closers.append(stop)
 

@@ -20,17 +20,29 @@ from shardforge.shard.descriptor import (
 from shardforge.storage.layout import DataDirectory, ShardMetadata
 
 
+def joined_shards(directory: DataDirectory) -> list[ShardDescriptor]:
+    """The shards of a node that joined its cluster: those that it was given so far. Blocks."""
+    return [_describe(directory.read_metadata(shard)) for shard in directory.shard_ids()]
+
+
+def add_shards(directory: DataDirectory, shards: Sequence[ShardDescriptor]) -> None:
+    """Make room for replicas that their groups will fill. Blocks."""
+    for descriptor in shards:
+        assert not descriptor.voters, "a newcomer learns its group from it"
+        directory.create_shard(metadata_of(descriptor))
+
+
 def open_shards(
     directory: DataDirectory, initial_count: int, voters: Sequence[NodeId]
 ) -> list[ShardDescriptor]:
-    """The shards of the directory, made now if there are none. Blocks.
+    """The shards of a node that founded its cluster, made now if there are none. Blocks.
 
     Raises: StorageError XX001 if some are missing.
     """
     found = directory.shard_ids()
     if META_SHARD not in found:
         _create(directory, found, initial_shards(initial_count, voters))
-    shards = [_describe(directory.read_metadata(shard)) for shard in directory.shard_ids()]
+    shards = joined_shards(directory)
     _check_complete(directory, shards)
     return shards
 

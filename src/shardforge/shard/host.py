@@ -80,6 +80,19 @@ class Host:
             replica = Replica(descriptor, self._files_of(descriptor), self._with)
             self._replicas[replica.id] = replica
 
+    def adopt(self, shards: Iterable[ShardDescriptor]) -> None:
+        """Open and start replicas of a running host. Blocks for as long as opening does."""
+        shards = list(shards)
+        self.open(shards)
+        for descriptor in shards:
+            self._replicas[descriptor.id].start()
+
+    async def drop(self, shard: ShardId) -> None:
+        """Close a replica that its group has removed; its files are the caller's to delete."""
+        replica = self._replicas.pop(shard, None)
+        if replica is not None:
+            await replica.close()
+
     def listen(self, listener: Callable[[Replica], None]) -> None:
         """Have `listener` called whenever a replica's role, leader, members or state of service changed."""
         self._listeners.append(listener)

@@ -128,6 +128,7 @@ class Replica:
         """A fetched state and its index, until the core has it installed."""
         self._closing = False
         self._cut_to = 0
+        self._record_due = False
         self._serving_waiters: list[asyncio.Future[None]] = []
         self._pins = Pins(surroundings.blocking)
         self.engine, self._log = files.open()
@@ -346,6 +347,9 @@ class Replica:
         if self._cut_to:
             cut_to, self._cut_to = self._cut_to, 0
             await self._blocking.run(lambda: self._log.truncate_prefix(cut_to))
+        if self._record_due:
+            self._record_due = False
+            await self._blocking.run(self._record_members)
 
     def _send(self, messages: Sequence[Message]) -> None:
         if any(message.kind is MessageKind.TIMEOUT_NOW for message in messages):
@@ -423,7 +427,15 @@ class Replica:
         members = self._node.apply_conf_change(entry)
         self._reader.members = members
         application.batch.append(mvcc.put_membership(encode_membership(members)))
+        self._record_due = True
         self._with.on_change(self)
+
+    def _record_members(self) -> None:
+        """Note the members for people. The engine's own note comes first: a start without one trusts the file."""
+        self.engine.flush()
+        members = self.members
+        replicas = {*members.voters, *members.voters_outgoing, *members.learners}
+        self._files.record(tuple(sorted(replicas)), self.descriptor.epoch)
 
     # ---- leading ---------------------------------------------------------------------------------
 
@@ -539,6 +551,7 @@ class Replica:
         self.cache.clear()
         self._reader.restored(snapshot)
         self.applied = self._flushed = snapshot.index
+        self._record_due = True
         self._with.on_change(self)
 
     # ---- flushing the engine, cutting the log ----------------------------------------------------

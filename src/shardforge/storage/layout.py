@@ -40,6 +40,19 @@ class ClusterIdentity:
     cluster_id: str
     name: str
     members: tuple[int, ...]
+    addresses: tuple[str, ...] = ()
+    """Where the members were reached, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Which node of which cluster the directory belongs to."""
+
+    node_id: int
+    cluster_id: str
+    cluster_name: str
+    founder: bool = True
+    """Whether the node made the cluster's first shards; one that joined was given its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +97,25 @@ class DataDirectory:
         self._files = files
 
     @classmethod
+    def known(cls, path: Path) -> NodeIdentity | None:
+        """Whose directory it is; None when it is nobody's yet."""
+        if not (path / "cluster" / "cluster.toml").exists():
+            return None
+        return cls(path, -1, OsFiles()).node
+
+    @classmethod
     def open(
-        cls, path: Path, *, node_id: int, cluster_name: str, files: Files | None = None
+        cls,
+        path: Path,
+        *,
+        node_id: int,
+        cluster_name: str,
+        joined: str = "",
+        files: Files | None = None,
     ) -> DataDirectory:
         """Lock the directory and check that it is this node's; an empty or absent one becomes it.
+
+        `joined`: the id of the cluster that has given a new node its id; a new cluster gets one of its own.
 
         Raises: StorageError in one line: in use, of a newer format, of another node or cluster, or
         full of something else.
@@ -102,7 +130,7 @@ class DataDirectory:
         except OSError as error:
             raise failure(error, f'use data directory "{path}"') from error
         try:
-            directory._settle(node_id, cluster_name)
+            directory._settle(node_id, cluster_name, joined)
         except OSError as error:
             directory.close()
             raise failure(error, f'use data directory "{path}"') from error
@@ -111,13 +139,14 @@ class DataDirectory:
             raise
         return directory
 
-    def _settle(self, node_id: int, cluster_name: str) -> None:
+    def _settle(self, node_id: int, cluster_name: str, joined: str) -> None:
         for folder in self.shards.iterdir():
             if folder.name.endswith(_LEFTOVERS):
                 shutil.rmtree(folder)
         if not self._cluster_file.exists():
-            cluster_id = str(uuid.uuid4())
-            self._write(self._node_file, {"node_id": node_id, "cluster_id": cluster_id})
+            cluster_id = joined or str(uuid.uuid4())
+            mine: dict[str, Value] = {"node_id": node_id, "cluster_id": cluster_id, "founder": int(not joined)}
+            self._write(self._node_file, mine)
             self.write_identity(ClusterIdentity(cluster_id, cluster_name, (node_id,)))
         identity = self.identity
         if identity.name != cluster_name:
@@ -158,7 +187,20 @@ class DataDirectory:
     def identity(self) -> ClusterIdentity:
         """What cluster.toml says."""
         found = self._read(self._cluster_file)
-        return ClusterIdentity(found["cluster_id"], found["name"], tuple(found["members"]))
+        return ClusterIdentity(
+            found["cluster_id"],
+            found["name"],
+            tuple(found["members"]),
+            tuple(found.get("addresses", ())),
+        )
+
+    @property
+    def node(self) -> NodeIdentity:
+        """Whose directory it is."""
+        node = self._read(self._node_file)
+        name = self.identity.name
+        founder = bool(node.get("founder", 1))
+        return NodeIdentity(node["node_id"], node["cluster_id"], name, founder)
 
     def write_identity(self, identity: ClusterIdentity) -> None:
         """Replace cluster.toml."""
@@ -168,6 +210,7 @@ class DataDirectory:
                 "cluster_id": identity.cluster_id,
                 "name": identity.name,
                 "members": list(identity.members),
+                "addresses": list(identity.addresses),
             },
         )
 
@@ -256,7 +299,7 @@ class DataDirectory:
             )
         return found
 
-    def _write(self, path: Path, values: Mapping[str, str | int | Sequence[int]]) -> None:
+    def _write(self, path: Path, values: Mapping[str, Value]) -> None:
         try:
             write_whole(self._files, path, _toml({"format_version": FORMAT_VERSION, **values}))
         except OSError as error:
@@ -269,18 +312,23 @@ class DataDirectory:
             self._lock = -1
 
 
-def _toml(values: Mapping[str, str | int | Sequence[int]]) -> bytes:
-    lines = []
-    for name, value in values.items():
-        if isinstance(value, str):
-            escaped = "".join(
-                f"\\u{ord(letter):04x}" if letter in '"\\' or not letter.isprintable() else letter
-                for letter in value
-            )
-            lines.append(f'{name} = "{escaped}"\n')
-        else:
-            lines.append(f"{name} = {value}\n")
-    return "".join(lines).encode()
+Value = str | int | Sequence[int] | Sequence[str]
+
+
+def _toml(values: Mapping[str, Value]) -> bytes:
+    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in values.items()).encode()
+
+
+def _toml_value(value: Value) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\u{ord(letter):04x}" if letter in '"\\' or not letter.isprintable() else letter
+            for letter in value
+        )
+        return f'"{escaped}"'
+    return f"[{', '.join(_toml_value(item) for item in value)}]"
 
 
 def _refusal(path: Path, what: str) -> StorageError:

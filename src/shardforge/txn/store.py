@@ -15,7 +15,7 @@ from typing import Any, cast
 from shardforge.config import Config
 from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
-from shardforge.shard.bootstrap import open_shards
+from shardforge.shard.bootstrap import joined_shards, open_shards
 from shardforge.shard.consensus import Timing
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import DiskFiles, MemoryFiles
@@ -167,22 +167,24 @@ def open_host(
     blocking: Blocking,
     network: Network,
     randomness: random.Random,
+    node: NodeId,
     voters: Sequence[NodeId],
     on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Host:
-    """The replicas of a node's directory, or of memory; made now, with these first voters, if there are none.
+    """The replicas of a node's directory, or of memory.
+
+    Those of a new cluster are made now, with these first voters; a node that joins one (no `voters`) is given its own.
 
     `on_failure` is called when a replica had to stop: its shard is not served here until a restart.
     """
-    node = NodeId(config.cluster.node_id)
     count = config.sharding.initial_shard_count
     if directory is None:
-        shards = initial_shards(count, voters)
+        shards = initial_shards(count, voters) if voters else []
         files_of: FilesOf = lambda _: MemoryFiles()  # noqa: E731 - typed
     else:
-        shards = open_shards(directory, count, voters)
+        shards = open_shards(directory, count, voters) if voters else joined_shards(directory)
         files_of = files_on_disk(directory, config)
-    options = replica_options(config, len(shards))
+    options = replica_options(config, count + 1)
     host = Host(node, files_of, network, clock, blocking, options, randomness, on_failure)
     host.open(shards)
     return host
@@ -204,7 +206,7 @@ async def start_store(
     on_failure: Callable[[Replica, Exception], None],
 ) -> Store:
     """A store of one node over given shards; returns when all of them serve."""
-    node = NodeId(config.cluster.node_id)
+    node = NodeId(config.cluster.node_id or 1)
     options = replica_options(config, len(shards))
     host = Host(
         node, files_of, NoPeers(), clock, blocking, options, random.Random(0), on_failure
@@ -223,8 +225,9 @@ async def open_store(
     on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Store:
     """Open, or make, the store of a node that is alone; `directory` None: in memory."""
+    node = NodeId(config.cluster.node_id or 1)
     host = open_host(
-        directory, config, clock, blocking, NoPeers(), random.Random(0), [NodeId(config.cluster.node_id)], on_failure
+        directory, config, clock, blocking, NoPeers(), random.Random(0), node, [node], on_failure
     )  # fmt: skip
     host.start()
     await host.serving()
