@@ -141,9 +141,7 @@ class Node:
         if monitoring.enable_tracing:
             from shardforge.adapters.tracing import start_tracing  # 30 MB that few nodes need
 
-            self.server.record_span, stop = start_tracing(
-                str(self.id), monitoring.otlp_endpoint
-            )
+            self.server.record_span, stop = start_tracing(str(self.id), monitoring.otlp_endpoint)
             self._closers.append(stop)
 
     def kill(self) -> None:

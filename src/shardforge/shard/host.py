@@ -74,6 +74,14 @@ class Host:
         """The replica of the meta shard."""
         return self._replicas[META_SHARD]
 
+    def find(self, shard: ShardId) -> Replica | None:
+        """The replica of a shard, if there is one here."""
+        return self._replicas.get(shard)
+
+    def find_meta(self) -> Replica | None:
+        """The replica of the meta shard, if there is one here."""
+        return self._replicas.get(META_SHARD)
+
     def open(self, shards: Iterable[ShardDescriptor]) -> None:
         """Open replicas, not started yet. Blocks."""
         for descriptor in shards:
@@ -128,7 +136,7 @@ class Host:
     @property
     def meta_leads(self) -> bool:
         """Whether the meta shard is here and serves as leader."""
-        meta = self._replicas.get(META_SHARD)
+        meta = self.find_meta()
         return meta is not None and bool(meta.serving_term)
 
     @property

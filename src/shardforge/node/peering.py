@@ -1,0 +1,137 @@
+"""A member's side of the cluster's government: it reports, makes and removes replicas, and learns who the others are.
+
+The serving node asks; nothing here decides. The address book is kept in the data directory, so that a node that starts
+finds the others before any of them has spoken to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from shardforge import __version__
+from shardforge.errors import StorageError
+from shardforge.ids import NodeId, ShardId
+from shardforge.node.reports import (
+    CREATE,
+    DROP,
+    REPORT,
+    AddressBook,
+    Drop,
+    pack,
+    report_of,
+    unpack,
+)
+from shardforge.ports import Blocking, Clock, Network
+from shardforge.shard.bootstrap import add_shards
+from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.host import Host
+from shardforge.storage.layout import ClusterIdentity, DataDirectory
+
+BELIEF_SECONDS = 3.0
+"""How long a node without the meta shard believes that whoever asked it last still serves."""
+
+log = logging.getLogger("shardforge.cluster")
+
+
+class Peering:
+    """One node among others. `directory` None: in memory."""
+
+    def __init__(
+        self, host: Host, directory: DataDirectory | None, network: Network, blocking: Blocking, clock: Clock,
+        address: Callable[[], str], serves: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.book = AddressBook(0, NodeId(0), [])
+        self._host = host
+        self._directory = directory
+        self._network = network
+        self._blocking = blocking
+        self._clock = clock
+        self._address = address
+        self._serves = serves
+        self._asked_at = 0.0
+        if directory is not None:
+            known = directory.identity
+            nodes = [
+                (NodeId(node), address)
+                for node, address in zip(known.members, known.addresses, strict=False)
+            ]
+            self.learn(AddressBook(0, NodeId(0), nodes))
+        network.on_call(REPORT, self._on_report)
+        network.on_call(CREATE, self._on_create)
+        network.on_call(DROP, self._on_drop)
+
+    # ---- who the others are ----------------------------------------------------------------------
+
+    def learn(self, book: AddressBook) -> None:
+        """Take over an address book."""
+        here = self._host.node
+        before = dict(self.book.nodes)
+        self.book = book
+        for node, address in book.nodes:
+            if node != here and before.get(node) != address:
+                self._network.set_address(node, address)
+        for node in before.keys() - dict(book.nodes).keys() - {here}:
+            self._network.forget(node)
+
+    async def keep(self) -> None:
+        """Write the address book down, where a start finds it."""
+        directory = self._directory
+        if directory is None:
+            return
+        known = directory.identity
+        nodes = sorted(self.book.nodes)
+        identity = ClusterIdentity(
+            known.cluster_id, known.name, tuple(n for n, _ in nodes), tuple(a for _, a in nodes)
+        )
+        if identity != known:
+            await self._blocking.run(lambda: directory.write_identity(identity))
+
+    def serving_node(self) -> NodeId | None:
+        """Who serves, as far as this node knows: the meta shard's leader, or whoever asked last."""
+        if self._serves():
+            return self._host.node
+        meta = self._host.find_meta()
+        if meta is not None and self._host.node in meta.members.voters:
+            return meta.lead
+        if self._clock.monotonic_ns() / 1e9 - self._asked_at < BELIEF_SECONDS:
+            return self.book.serving
+        return None
+
+    # ---- what the serving node asks --------------------------------------------------------------
+
+    async def _on_report(self, sender: NodeId, body: bytes) -> bytes:
+        book = unpack(body, AddressBook)
+        self._asked_at = self._clock.monotonic_ns() / 1e9
+        if (book.version, book.serving) != (self.book.version, self.book.serving):
+            self.learn(book)
+            await self.keep()
+        return pack(report_of(self._host, self._address(), __version__, serving=self._serves()))
+
+    async def _on_create(self, sender: NodeId, body: bytes) -> bytes:
+        wanted = unpack(body, list[ShardDescriptor])
+        here = {replica.id for replica in self._host.replicas}
+        missing = [shard for shard in wanted if shard.id not in here and not shard.voters]
+        directory = self._directory
+        if directory is not None:
+            await self._blocking.run(lambda: add_shards(directory, missing))
+        self._host.adopt(missing)
+        log.info("node %d asked for replicas of shards %s", sender, [s.id for s in missing])
+        return b""
+
+    async def _on_drop(self, sender: NodeId, body: bytes) -> bytes:
+        for drop in unpack(body, list[Drop]):
+            replica = self._host.find(drop.shard)
+            if replica is None:
+                continue
+            if replica.applied > drop.index:
+                raise StorageError(f"shard {drop.shard} was given to this node again", "55000")
+            await self._remove(drop.shard)
+            log.info("node %d had the replica of shard %d removed", sender, drop.shard)
+        return b""
+
+    async def _remove(self, shard: ShardId) -> None:
+        await self._host.drop(shard)
+        directory = self._directory
+        if directory is not None:
+            await self._blocking.run(lambda: directory.remove_shard(shard))

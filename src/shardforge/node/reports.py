@@ -1,0 +1,92 @@
+"""What a node says of itself when the serving node asks, and the other messages by which a cluster is governed.
+
+Every message is a msgspec array with room to grow at its end; what cannot be read is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from shardforge.errors import NetworkError
+from shardforge.ids import NodeId, ShardId
+from shardforge.raft.messages import ConfState
+from shardforge.shard.host import Host
+
+REPORT = "report"
+"""Asks a node for its `NodeReport`; the body is an `AddressBook`."""
+CREATE = "create"
+"""Asks a node to make room for replicas; the body is a list of shard descriptors without voters."""
+DROP = "drop"
+"""Asks a node to remove replicas; the body is a list of `Drop`."""
+
+
+class ShardReport(msgspec.Struct, frozen=True, array_like=True):
+    """One replica, as its node sees it."""
+
+    shard: ShardId
+    term: int
+    lead: NodeId
+    """0: none is known."""
+    applied: int
+    last: int
+    members: ConfState
+    bytes: int = 0
+    failure: str = ""
+
+
+class NodeReport(msgspec.Struct, frozen=True, array_like=True):
+    """One node, as it sees itself."""
+
+    node: NodeId
+    address: str
+    version: str
+    serving: bool
+    shards: list[ShardReport]
+    lag_ms: float = 0.0
+
+
+class AddressBook(msgspec.Struct, frozen=True, array_like=True):
+    """Who is in the cluster and where, as the serving node has it; it grows in version."""
+
+    version: int
+    serving: NodeId
+    nodes: list[tuple[NodeId, str]]
+
+
+class Drop(msgspec.Struct, frozen=True, array_like=True):
+    """A replica that its group removed by the entry at `index`; one that has applied more was added again."""
+
+    shard: ShardId
+    index: int
+
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def pack(value: object) -> bytes:
+    """A message as a call's body or answer."""
+    return _encoder.encode(value)
+
+
+def unpack(data: bytes, kind: type[T]) -> T:
+    """A body or answer as a message. Raises NetworkError 08P01."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise NetworkError(f"a message between nodes cannot be read: {error}") from error
+
+
+def report_of(host: Host, address: str, version: str, *, serving: bool) -> NodeReport:
+    """What a node has to say now."""
+    shards = [
+        ShardReport(
+            replica.id, replica.term, replica.lead or NodeId(0), replica.applied, replica.last_index,
+            replica.members, replica.engine.approximate_size(), str(replica.failure or ""),
+        )
+        for replica in host.replicas
+    ]  # fmt: skip
+    return NodeReport(host.node, address, version, serving, shards, host.lag_ms)

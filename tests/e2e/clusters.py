@@ -1,0 +1,103 @@
+"""Several real ShardForge processes that form one cluster, on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.e2e.servers import ServerProcess
+
+SETTLE_SECONDS_MAX = 60.0
+
+
+class ClusterProcesses:
+    """Nodes by number, counted from 1 in the order in which they were added."""
+
+    def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.settings = {"SHARDFORGE_REPLICATION_FACTOR": "3", **(settings or {})}
+        self.nodes: dict[int, ServerProcess] = {}
+
+    def add(self) -> ServerProcess:
+        """Start one more node; it joins those that there are."""
+        number = len(self.nodes) + 1
+        joins: Iterable[str] = ()
+        if self.nodes:
+            joins = ("--join", f"127.0.0.1:{self.nodes[1].port}")
+        server = ServerProcess(
+            self.folder / f"n{number}", settings=self.settings, arguments=tuple(joins)
+        )
+        server.start()
+        self.nodes[number] = server
+        return server
+
+    def grow(self, count: int) -> None:
+        """Add nodes until there are `count`, and wait until every shard has its replicas."""
+        while len(self.nodes) < count:
+            self.add()
+        self.settle()
+
+    @property
+    def dsn(self) -> str:
+        """A connection string with every node."""
+        hosts = ",".join("127.0.0.1" for _ in self.nodes)
+        ports = ",".join(str(node.port) for node in self.nodes.values())
+        return (
+            f"host={hosts} port={ports} user=shardforge dbname=shardforge"
+            " connect_timeout=2 target_session_attrs=read-write"
+        )
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection to whichever node answers."""
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    def status(self) -> dict[str, Any]:
+        """What the first node that answers says of the cluster."""
+        said = ""
+        for node in self.nodes.values():
+            if node.process is None:
+                continue
+            command = [sys.executable, "-m", "shardforge", "cluster", "status", "--json", "--host",
+                       f"127.0.0.1:{node.port}"]  # fmt: skip
+            found = subprocess.run(command, capture_output=True, check=False, timeout=30)
+            if found.returncode == 0:
+                status: dict[str, Any] = json.loads(found.stdout)
+                return status
+            said = found.stderr.decode()
+        raise AssertionError(f"no node tells the status: {said}")
+
+    def settle(self) -> dict[str, Any]:
+        """Return the status once every shard has a leader and all of its replicas."""
+        return self.until(
+            lambda status: (
+                not status["under_replicated_shards"]
+                and not status["unavailable_shards"]
+                and status["serving_node"]
+            )
+        )
+
+    def until(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Return the first status that is as wanted."""
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        while True:
+            status = self.status()
+            if wanted(status):
+                return status
+            assert time.monotonic() < deadline, f"the cluster does not settle: {status}"
+            time.sleep(0.1)
+
+    def serving(self) -> int:
+        """The number of the node that serves now."""
+        return int(self.settle()["serving_node"])
+
+    def kill(self) -> None:
+        """kill -9 all of them."""
+        for node in self.nodes.values():
+            node.kill()
