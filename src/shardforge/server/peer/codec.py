@@ -276,3 +276,15 @@ def decode_error(data: bytes) -> DatabaseError:
         raise malformed(f"an error: {error}") from None
     family = _FAMILIES.get(fields.family, DatabaseError)
     return family(fields.message, fields.sqlstate, detail=fields.detail, hint=fields.hint)
+
+
+def refusal_frame(error: DatabaseError) -> bytes:
+    """A REFUSAL: why the other side may not come in."""
+    return frame(REFUSAL, encode_error(error))
+
+
+def read_refusal(received: Frame) -> DatabaseError:
+    """The error in a REFUSAL. Raises NetworkError 08P01 for another frame."""
+    if received.kind != REFUSAL:
+        raise malformed(f"a frame of kind {received.kind} in place of a hello")
+    return decode_error(received.payload)
