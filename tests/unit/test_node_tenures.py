@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from shardforge.errors import DatabaseError
+from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId
 from shardforge.node import Node
 from shardforge.testing.network import Fabric
+from shardforge.txn.closed import closed_now
+from shardforge.txn.store import Store
 from tests.inprocess import MEMORY, run, session_of
 
 FAST = replace(
@@ -19,6 +21,12 @@ FAST = replace(
     raft=replace(MEMORY.raft, election_timeout_ms=60, heartbeat_interval_ms=20),
     sharding=replace(MEMORY.sharding, initial_shard_count=3),
 )
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - a condition over several nodes
+            await asyncio.sleep(0.005)
 
 
 class Three:
@@ -77,6 +85,53 @@ def test_one_node_serves_and_another_takes_over_with_everything_committed():
         three.fabric.cut.clear()
         assert first.instance is None
         assert await run(other, "SELECT count(*) FROM t") == [(501,)]
+
+    on_three(test)
+
+
+def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
+    monkeypatch.setattr("shardforge.node.leading.STANDBY_SECONDS", 0.3)
+
+    async def test(three: Three) -> None:
+        first = await three.serving()
+        session = session_of(first)
+        await run(session, "CREATE TABLE t (a int PRIMARY KEY)")
+        await run(session, "INSERT INTO t SELECT generate_series(1, 100)")
+        assert first.leading is not None
+        assert first.leading.tenure is not None
+        store = first.leading.tenure.store
+        assert isinstance(store, Store)
+        await until(lambda: not store.metrics()["commit_marks"])  # resolved behind the answer
+        closed = closed_now(store.oracle.last, store.host.replicas)
+        await run(session, "INSERT INTO t SELECT generate_series(101, 200)")
+        cut = next(node for node in three.nodes.values() if node is not first)
+        cut.closed.offer(closed)
+        host = cut.host
+        assert host is not None
+        await until(lambda: cut.closed.usable({r.id: r.applied for r in host.replicas}))
+        three.fabric.isolate(cut.id)
+        await until(lambda: cut.instance is not None)
+        past = session_of(cut)
+        assert past.instance.standby == closed.timestamp
+        with pytest.raises(ConsensusError, match="majority") as caught:
+            await run(past, "SELECT count(*) FROM t")
+        assert "consistency_level" in caught.value.hint
+        await run(past, "SET shardforge.consistency_level = eventual")
+        assert await run(past, "SELECT count(*) FROM t") == [(100,)]
+        assert await run(past, "SELECT a FROM t WHERE a = 7") == [(7,)]
+        for sql in (
+            "INSERT INTO t VALUES (-1)",
+            "DELETE FROM t",
+            "CREATE TABLE u (a int)",
+            "TRUNCATE t",
+        ):
+            with pytest.raises(DatabaseError) as refused:
+                await run(past, sql)
+            assert refused.value.sqlstate == "25006"
+        three.fabric.cut.clear()
+        await until(lambda: cut.instance is None or not cut.instance.standby)
+        serving = await three.serving()
+        assert await run(session_of(serving), "SELECT count(*) FROM t") == [(200,)]
 
     on_three(test)
 

@@ -19,6 +19,8 @@ from shardforge.sql.session.tenure import Tenure
 PULL_SECONDS = 0.05
 """How long the meta shard's leader waits before it asks for the others' leadership again."""
 RETRY_SECONDS = 1.0
+STANDBY_SECONDS = 2.0
+"""How long nobody leads before a node declares that it reads only: longer than elections take."""
 
 log = logging.getLogger("shardforge.node")
 
@@ -32,13 +34,16 @@ class Leading:
         begin: Callable[[], Awaitable[Tenure]],
         began: Callable[[Tenure], None],
         ending: Callable[[Tenure], Awaitable[None]],
+        stand_by: Callable[[], Awaitable[Tenure] | None],
     ) -> None:
-        """`began` opens the node to sessions, `ending` ends those that there are."""
+        """`began` opens the node to sessions, `ending` ends them; `stand_by` may have nothing to read."""
         self.tenure: Tenure | None = None
         self._host = host
         self._begin = begin
         self._began = began
         self._ending = ending
+        self._stand_by = stand_by
+        self._leaderless_since: float | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,14 +100,44 @@ class Leading:
         while True:
             self._changed.clear()
             pause = None
-            if self.tenure is not None and not self._leads():
-                await self._end()
-            elif self.tenure is None and self._leads():
-                pause = None if await self._try_begin() else RETRY_SECONDS
-            elif self.tenure is None and self._host.meta_leads and not self._yielding:
+            tenure = self.tenure
+            if tenure is not None:
+                if self._led() if tenure.standby else not self._leads():
+                    await self._end()
+                    self._changed.set()
+            elif self._leads():
+                pause = None if await self._try_begin(self._begin()) else RETRY_SECONDS
+            elif self._host.meta_leads and not self._yielding:
                 self._host.draw_leaderships()
                 pause = PULL_SECONDS
+            elif not self._led():
+                pause = await self._bridge()
             await self._change(pause)
+
+    async def _bridge(self) -> float | None:
+        """Nobody leads: after a while read the past. How long to wait before the next look."""
+        now = self._now()
+        if self._leaderless_since is None:
+            self._leaderless_since = now
+        missing = self._leaderless_since + STANDBY_SECONDS - now
+        if missing > 0:
+            return missing
+        past = self._stand_by()
+        if past is None:
+            return RETRY_SECONDS
+        return None if await self._try_begin(past) else RETRY_SECONDS
+
+    def _led(self) -> bool:
+        """Whether a leader is known; a moment without one is an election."""
+        meta = self._host.find_meta()
+        led = meta is None or meta.lead is not None
+        if led:
+            self._leaderless_since = None
+        return led
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     async def _change(self, seconds: float | None) -> None:
         try:
@@ -111,16 +146,17 @@ class Leading:
         except TimeoutError:
             return
 
-    async def _try_begin(self) -> bool:
-        """Begin a tenure, unless leadership is lost meanwhile. False: it failed, and is worth another attempt."""
-        beginning = asyncio.ensure_future(self._begin())
+    async def _try_begin(self, begin: Awaitable[Tenure]) -> bool:
+        """Begin a tenure, unless leadership changes meanwhile. False: it failed, and is worth another attempt."""
+        beginning = asyncio.ensure_future(begin)
+        leads = self._leads()
         try:
             while not beginning.done():
                 change = asyncio.ensure_future(self._changed.wait())
                 await asyncio.wait({beginning, change}, return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
                 self._changed.clear()
-                if not self._leads():
+                if self._leads() is not leads:
                     return True
             self.tenure = beginning.result()
         except DatabaseError as error:
@@ -132,7 +168,11 @@ class Leading:
             if not beginning.done():
                 beginning.cancel()
                 await asyncio.gather(beginning, return_exceptions=True)
-        log.info("this node leads all shards and serves")
+        log.info(
+            "nobody leads: this node reads the past only"
+            if self.tenure.standby
+            else "this node leads all shards and serves"
+        )
         self._began(self.tenure)
         if not self._started.done():
             self._started.set_result(None)

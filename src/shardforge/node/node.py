@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from shardforge import __version__
@@ -27,6 +27,7 @@ from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
 from shardforge.storage.layout import DataDirectory
 from shardforge.telemetry import Telemetry
+from shardforge.txn.closed import ClosedTimestamps
 from shardforge.txn.store import Metrics, open_host
 
 DRAIN_SECONDS = 8.0
@@ -50,6 +51,7 @@ class Node:
         self.address: tuple[str, int] = split_address(config.cluster.bind_address)
         self.telemetry = Telemetry()
         self.clock = SystemClock()
+        self.closed = ClosedTimestamps()
         self._random = random.Random()
         self._started_us = self.clock.wall_us()
         self._closers: list[Callable[[], None]] = []
@@ -89,7 +91,9 @@ class Node:
             directory, config, self.clock, self._blocking, self._network, self._random, self.id, self._voters
         )  # fmt: skip
         self.server = Server(config, self.telemetry, self.clock)
-        self.leading = Leading(self.host, self._begin_tenure, self._tenure_began, self._tenure_ends)
+        self.leading = Leading(
+            self.host, self._begin_tenure, self._tenure_began, self._tenure_ends, self._stand_by
+        )
         self.host.start()
         self.leading.start()
         if self.host.alone:
@@ -109,6 +113,23 @@ class Node:
             self.host, self.config, self.clock, self._blocking, self.telemetry, self._random, logs.set_level,
             self._started_us,
         )  # fmt: skip
+
+    def _stand_by(self) -> Awaitable[Tenure] | None:
+        host = self.host
+        assert host is not None, "called by start"
+        timestamp = self.closed.usable({replica.id: replica.applied for replica in host.replicas})
+        if not timestamp:
+            return None
+        return Tenure.stand_by(
+            host,
+            timestamp,
+            self.config,
+            self.clock,
+            self.telemetry,
+            self._random,
+            logs.set_level,
+            self._started_us,
+        )
 
     def _tenure_began(self, tenure: Tenure) -> None:
         assert self.server is not None, "called by start"

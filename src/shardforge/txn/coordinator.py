@@ -7,15 +7,13 @@ crash left, `garbage` collects what nobody can read any more. The names that SQL
 from __future__ import annotations
 
 from itertools import count
+from typing import Protocol
 
 from shardforge.ids import INFINITY, NodeId, Timestamp, TxnId
 from shardforge.shard.router import Router
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.commit import CommitProcess
-from shardforge.txn.garbage import GarbageCollector
-from shardforge.txn.lease import Lease
 from shardforge.txn.locks import LockStrength
-from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import read_settled
 from shardforge.txn.snapshots import Snapshots
@@ -32,6 +30,43 @@ __all__ = [
 ]
 
 
+class Oracle(Protocol):
+    """Where timestamps come from; see `txn.oracle`."""
+
+    @property
+    def last(self) -> Timestamp:
+        """No timestamp above it has been given."""
+        ...
+
+    def try_next(self) -> Timestamp | None:
+        """A timestamp; None if `next` must be awaited."""
+        ...
+
+    async def next(self) -> Timestamp:
+        """A timestamp."""
+        ...
+
+
+class ReadLease(Protocol):
+    """Whether strong reads may be answered here; see `txn.lease`."""
+
+    def held(self) -> bool:
+        """Whether they may now."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when they may; raises when another node may lead."""
+        ...
+
+
+class Garbage(Protocol):
+    """Who is told what a commit made garbage; see `txn.garbage`."""
+
+    def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """The transaction's writes are applied at the timestamp."""
+        ...
+
+
 class Coordinator:
     """Transactions of one node."""
 
@@ -39,10 +74,10 @@ class Coordinator:
         self,
         node: NodeId,
         router: Router[Participant],
-        oracle: OracleService,
+        oracle: Oracle,
         snapshots: Snapshots,
-        garbage: GarbageCollector,
-        lease: Lease,
+        garbage: Garbage,
+        lease: ReadLease,
     ) -> None:
         self._lease_held = lease.held
         self._lease = lease

@@ -19,10 +19,9 @@ from shardforge.ids import ShardId, Timestamp
 from shardforge.keys import prefix_end
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.command import Collect, Outcome
-from shardforge.shard.replica import Replica
 from shardforge.shard.router import Router
 from shardforge.storage import mvcc
-from shardforge.txn.participant import Participant
+from shardforge.txn.participant import LedReplica, Participant
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import Transaction
 
@@ -61,7 +60,7 @@ class GarbageCollector:
         self._clock = clock
         self._blocking = blocking
         self._retention_us = retention_us
-        self._queues: dict[ShardId, tuple[Replica, deque[_Superseded]]] = {
+        self._queues: dict[ShardId, tuple[LedReplica, deque[_Superseded]]] = {
             shard.replica.id: (shard.replica, deque()) for shard in router.shards
         }
         self.collected = 0
@@ -107,7 +106,9 @@ class GarbageCollector:
         self.collected += total
         return total
 
-    def _take(self, replica: Replica, queue: deque[_Superseded], horizon: Timestamp) -> list[bytes]:
+    def _take(
+        self, replica: LedReplica, queue: deque[_Superseded], horizon: Timestamp
+    ) -> list[bytes]:
         keys: list[bytes] = []
         while queue and queue[0].since <= horizon and len(keys) < KEYS_PER_COMMAND:
             _, key, version = queue.popleft()
@@ -130,7 +131,7 @@ class GarbageCollector:
         for replica, _ in list(self._queues.values()):
             await self.sweep(replica)
 
-    async def sweep(self, replica: Replica) -> None:
+    async def sweep(self, replica: LedReplica) -> None:
         """Look at every version of a shard once, and collect what is garbage."""
         span = replica.descriptor.span
         at: bytes | None = span.start

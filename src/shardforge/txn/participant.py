@@ -10,17 +10,41 @@ visible mark was open when they were called, which is the caller's duty (rule R2
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from shardforge.errors import ConsensusError
-from shardforge.ids import Timestamp, TxnId
+from shardforge.ids import ShardId, Timestamp, TxnId
 from shardforge.shard.command import Command, Outcome
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.pending import Mark
-from shardforge.shard.replica import Replica
+from shardforge.shard.pending import Mark, Pending
 from shardforge.storage import mvcc
-from shardforge.storage.engine import Snapshot
-from shardforge.storage.newest_cache import ABSENT, Entry
+from shardforge.storage.engine import Engine, Snapshot
+from shardforge.storage.newest_cache import ABSENT, Entry, NewestCache
 from shardforge.txn.locks import LockTable
+
+
+class LedReplica(Protocol):
+    """What transactions need of a shard's replica; see `shard.replica`."""
+
+    engine: Engine
+    cache: NewestCache
+    pending: Pending
+    descriptor: ShardDescriptor
+    serving_term: int
+    failure: Exception | None
+
+    @property
+    def id(self) -> ShardId:
+        """The shard's id."""
+        ...
+
+    def propose(self, command: Command, done: Callable[[Outcome], None]) -> None:
+        """Order the command in the shard's log."""
+        ...
+
+    def defer(self, command: Command, done: Callable[[Outcome], None]) -> None:
+        """Order it with the next one."""
+        ...
 
 
 class Participant:
@@ -28,7 +52,7 @@ class Participant:
 
     __slots__ = ("_cache", "_engine", "locks", "pending", "replica")
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: LedReplica) -> None:
         self.replica = replica
         self.pending = replica.pending
         self.locks = LockTable()

@@ -129,9 +129,7 @@ class Store:
                 shard.replica.id: shard.replica.engine.approximate_size()
                 for shard in self.participants
             },
-            "shard_applied_index": {
-                shard.replica.id: shard.replica.applied for shard in self.participants
-            },
+            "shard_applied_index": {replica.id: replica.applied for replica in self.host.replicas},
         }
 
 

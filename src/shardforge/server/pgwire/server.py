@@ -32,6 +32,13 @@ error_log = logging.getLogger("shardforge.error")
 query_log = logging.getLogger("shardforge.query")
 
 
+_STANDBY = {
+    "in_hot_standby": "on",
+    "default_transaction_read_only": "on",
+    "transaction_read_only": "on",
+}
+
+
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -124,6 +131,7 @@ class Server:
 
     def session_defaults(self, role: Role, user: str) -> dict[str, str]:
         """The values that a session of `user` starts with."""
+        instance = self.instance
         timeout_ms = round(self.config.sql.query_timeout_sec * 1000)
         return {
             "statement_timeout": f"{timeout_ms}ms" if timeout_ms else "0",
@@ -131,6 +139,8 @@ class Server:
             "session_authorization": user,
             "is_superuser": "on" if role.superuser else "off",
             "ssl": "on" if self.tls is not None else "off",
+            "shardforge.consistency_level": self.config.replication.consistency_level,
+            **({} if instance is None or not instance.standby else _STANDBY),
             **role.settings,
         }
 

@@ -48,6 +48,7 @@ from shardforge.sql.catalog.virtual import virtual_tables
 from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, Transaction, WaitPolicy
 
 if TYPE_CHECKING:
+    from shardforge.txn.standby import StandbyStore
     from shardforge.txn.store import Store
 
 log = logging.getLogger("shardforge.catalog")
@@ -95,23 +96,35 @@ class CatalogStore:
         await catalog.load()
         return catalog
 
+    @classmethod
+    async def open_standby(cls, store: StandbyStore) -> CatalogStore:
+        """The catalog as it was at a standby's timestamp."""
+        catalog = cls(store.coordinator, virtual_tables())
+        catalog.adopt(await catalog.read_all())
+        return catalog
+
     async def load(self) -> None:
         """Read the catalog, or write the first one into an empty meta shard.
 
         Temporary tables of a process that is gone are dropped here.
         """
-        descriptors = await self._read_all()
+        descriptors = await self.read_all()
         if not descriptors:
             await self._bootstrap()
-            descriptors = await self._read_all()
+            descriptors = await self.read_all()
         leftovers = [d for d in descriptors if getattr(d[2], "temporary_session", 0)]
         if leftovers:
             await self._drop_leftovers(leftovers)
             descriptors = [d for d in descriptors if d not in leftovers]
+        self.adopt(descriptors)
+
+    def adopt(self, descriptors: list[tuple[str, int, Descriptor]]) -> None:
+        """Make these the current catalog."""
         self._current = _snapshots(descriptors, self._virtual)
         self._index_names()
 
-    async def _read_all(self) -> list[tuple[str, int, Descriptor]]:
+    async def read_all(self) -> list[tuple[str, int, Descriptor]]:
+        """Every descriptor, with its kind and its database's id."""
         found: list[tuple[str, int, Descriptor]] = []
         transaction = self.coordinator.begin(Isolation.READ_COMMITTED, read_only=True)
         try:

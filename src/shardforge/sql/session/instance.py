@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shardforge.sql.session.lifted import Form
     from shardforge.sql.session.session import Session
     from shardforge.sql.session.statements import Prepared
+    from shardforge.txn.standby import StandbyStore
     from shardforge.txn.store import Store
 
 PlanKey = tuple[object, ...]
@@ -77,7 +78,7 @@ class Instance:
     """One node's SQL side. `cancel` is called by sessions for pg_cancel_backend and pg_terminate_backend."""
 
     config: Config
-    store: Store
+    store: Store | StandbyStore
     catalog: CatalogStore
     clock: Clock
     telemetry: Telemetry
@@ -89,6 +90,8 @@ class Instance:
     """When the node started, in microseconds since 1970."""
     interrupt_session: Callable[[Session, bool], bool] = lambda session, terminate: False
     """Set by the server: cancel a session's statement, or end the session."""
+    standby: int = 0
+    """The time as of which everything is read, on a node that nobody leads; 0: this node leads."""
     next_process_id: int = 1
 
     def interrupt(self, process_id: int, *, terminate: bool) -> bool:

@@ -171,6 +171,7 @@ _TABLE = [
     Parameter("server_version", "15.0 (ShardForge)", _any, reported=True, read_only=True),
     Parameter("server_version_num", "150000", _any, read_only=True),
     Parameter("session_authorization", "shardforge", _any, reported=True, read_only=True),
+    Parameter("shardforge.consistency_level", "strong", _one_of("strong", "bounded", "eventual")),
     Parameter("shared_buffers", "128MB", _any, read_only=True),
     Parameter("ssl", "off", _boolean, read_only=True),
     Parameter("standard_conforming_strings", "on", _one_of("on"), reported=True),

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardforge.errors import DatabaseError, QueryError, TransactionError
+from shardforge.errors import ConsensusError, DatabaseError, QueryError, TransactionError
 from shardforge.sql.catalog.functions import CatalogFunctions
 from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
@@ -241,6 +241,11 @@ class Session:
         """Whether BEGIN has been given (and the block has not ended)."""
         return self.status != "I"
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the transaction may not write, by its own choice or because this node cannot."""
+        return bool(self.instance.standby) or self.settings.show("transaction_read_only") == "on"
+
     def transaction(self) -> Transaction:
         """The transaction of the current statement, begun when there is none."""
         if self._transaction is None:
@@ -256,7 +261,7 @@ class Session:
         settings = self.settings
         transaction = self.instance.store.coordinator.begin(
             _ISOLATION[settings.isolation],
-            read_only=settings.show("transaction_read_only") == "on",
+            read_only=self.read_only,
         )
         transaction.lock_timeout_ms = settings.lock_timeout_ms
         self.lock_owner.transaction = transaction.id
@@ -415,6 +420,8 @@ class Session:
         if self._needs_no_transaction(executable):
             rows = await executable.read_one(context, params)
             return Outcome("SELECT", prepared.columns, rows=rows)
+        if self.instance.standby:
+            self._check_standby(prepared)
         transaction = context.transaction = self.transaction()
         if prepared.locks:
             prepared = await self._lock_tables(prepared)
@@ -426,6 +433,21 @@ class Session:
         changed = await executable.run(context, params)
         returned = changed.rows if prepared.columns is not None else None
         return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=returned)
+
+    def _check_standby(self, prepared: Prepared) -> None:
+        """On a node that nobody leads: nothing is written, and tables are read only by those who accept the past."""
+        if prepared.kind != "select":
+            raise TransactionError(
+                f"cannot execute {prepared.kind.upper()} in a read-only transaction", "25006",
+                detail="This node cannot reach a majority of the cluster.",
+            )  # fmt: skip
+        if prepared.locks and self.settings.show("shardforge.consistency_level") == "strong":
+            seconds = (self.instance.clock.wall_us() - self.instance.standby) / 1e6
+            raise ConsensusError(
+                "this node cannot reach a majority of the cluster, which a strong read needs",
+                hint="SET shardforge.consistency_level = 'eventual' reads what this node holds,"
+                f" as it was {seconds:.1f} seconds ago.",
+            )
 
     async def _lock_tables(self, prepared: Prepared) -> Prepared:
         """Lock what the statement uses against DDL; prepared again when a DDL came first."""

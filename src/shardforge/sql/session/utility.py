@@ -78,7 +78,7 @@ async def run(session: Session, prepared: Prepared, params: Sequence[Any]) -> Ou
 
 
 async def _ddl(session: Session, prepared: Prepared) -> Outcome:
-    if session.settings.show("transaction_read_only") == "on":
+    if session.read_only:
         raise TransactionError(
             f"cannot execute {prepared.kind.upper()} in a read-only transaction", "25006"
         )

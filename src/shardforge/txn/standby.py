@@ -1,0 +1,121 @@
+"""Reading the past on a node that nobody leads: every shard as of one closed timestamp, and nothing is written.
+
+It has the face of a `Store`, so the layers above need not know: transactions are read only, all of them at that
+timestamp, and no lease is asked, because the timestamp says how old the answers are.
+"""
+
+from __future__ import annotations
+
+from shardforge.errors import ConsensusError, TransactionError
+from shardforge.ids import NodeId, ShardId, Timestamp
+from shardforge.shard.command import Command, Outcome
+from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.host import Host
+from shardforge.shard.pending import Pending
+from shardforge.shard.proposals import Done
+from shardforge.shard.replica import Replica
+from shardforge.shard.router import Router
+from shardforge.storage import mvcc
+from shardforge.storage.newest_cache import Entry, NewestCache
+from shardforge.txn.coordinator import Coordinator
+from shardforge.txn.participant import Participant
+from shardforge.txn.snapshots import Snapshots
+from shardforge.txn.transaction import Isolation, Transaction
+
+CACHE_BYTES = 4 << 20
+
+
+class FrozenReplica:
+    """A replica as its readers at one timestamp see it: nothing is under way, and nothing is taken."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.id = replica.id
+        self.descriptor: ShardDescriptor = replica.descriptor
+        self.engine = replica.engine
+        self.cache = NewestCache(CACHE_BYTES)
+        self.pending = Pending()
+        self.serving_term = 1
+        self.failure: Exception | None = None
+
+    def propose(self, command: Command, done: Done) -> None:
+        """Refuse."""
+        done(Outcome.REFUSED)
+
+    def defer(self, command: Command, done: Done) -> None:
+        """Refuse."""
+        done(Outcome.REFUSED)
+
+
+class FixedOracle:
+    """Gives the same timestamp always."""
+
+    def __init__(self, timestamp: Timestamp) -> None:
+        self.last = timestamp
+
+    def try_next(self) -> Timestamp | None:
+        """The timestamp."""
+        return self.last
+
+    async def next(self) -> Timestamp:
+        """The timestamp."""
+        return self.last
+
+
+class NoLease:
+    """Nothing is promised, so nothing is asked."""
+
+    def held(self) -> bool:
+        """Reads of the past may begin at any time."""
+        return True
+
+    async def wait(self) -> None:
+        """Reads of the past wait for nobody."""
+
+
+class NoGarbage:
+    """Nothing is superseded."""
+
+    def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """Nobody commits."""
+        raise AssertionError("a standby commits nothing")
+
+
+class StandbyCoordinator(Coordinator):
+    """Transactions that read one state of the past."""
+
+    def begin(self, isolation: Isolation, *, read_only: bool = False) -> Transaction:
+        """A new transaction, read only whatever was asked for."""
+        return super().begin(isolation, read_only=True)
+
+    def newest_now(self, key: bytes) -> Entry | None:
+        """Nothing is known to be the newest."""
+        return None
+
+    async def read_latest(self, key: bytes) -> bytes | None:
+        """The value as of the timestamp."""
+        return mvcc.read(self.router.shard_of(key).replica.engine, key, self.oracle.last)
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Refuse what writes."""
+        raise TransactionError("cannot write in a read-only transaction", "25006")
+
+
+class StandbyStore:
+    """Every shard as of one timestamp."""
+
+    def __init__(self, host: Host, node: NodeId, timestamp: Timestamp) -> None:
+        self.timestamp = timestamp
+        frozen = [FrozenReplica(replica) for replica in host.replicas]
+        if not frozen:
+            raise ConsensusError(f"node {node} holds no shards")
+        router = Router([Participant(replica) for replica in frozen])
+        self.coordinator = StandbyCoordinator(
+            node, router, FixedOracle(timestamp), Snapshots(), NoGarbage(), NoLease()
+        )
+
+    def metrics(self) -> dict[str, int | float | dict[ShardId, int]]:
+        """Figures for monitoring."""
+        return {"transactions_active": self.coordinator.active}
+
+    async def end(self) -> None:
+        """Nothing works in the background."""
