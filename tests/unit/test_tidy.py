@@ -25,7 +25,8 @@ DOORS = {
 PURE = ("raft/", "sql/bind/", "sql/plan/", "sql/functions/", "sql/types/", "keys.py", "txn/locks.py", "txn/deadlock.py",
         "shard/descriptor.py", "shard/command.py", "storage/rowcodec.py", "storage/mvcc.py",
         "server/pgwire/frontend.py", "server/pgwire/backend.py", "server/peer/codec.py",
-        "sql/session/copy_format.py")  # fmt: skip
+        "sql/session/copy_format.py", "sql/session/copy_binary.py",
+        "sql/session/copy_options.py")  # fmt: skip
 WAITING = {"asyncio", "time", "threading", "socket", "os", "logging"}
 
 

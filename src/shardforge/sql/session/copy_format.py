@@ -24,6 +24,8 @@ Field = str | None
 class CopyFormat:
     """The options of one COPY."""
 
+    binary: bool = False
+    """`copy_binary` reads and writes it, and nothing below counts."""
     csv: bool = False
     delimiter: str = "\t"
     null: str = "\\N"

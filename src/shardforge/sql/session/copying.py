@@ -2,85 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardforge.errors import QueryError, TransactionError, unsupported
+from shardforge.sql.catalog.descriptors import Column, Table, View
+from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
+from shardforge.sql.catalog.snapshot import Relation
 from shardforge.sql.ddl import create_table_for_query
 from shardforge.sql.execute import ExecContext, Executable
+from shardforge.sql.session.copy_binary import (
+    HEADER,
+    TRAILER,
+    BinaryField,
+    BinaryReader,
+    checked,
+    tuple_writer,
+)
 from shardforge.sql.session.copy_format import CopyFormat, Field, RecordReader, line_writer
+from shardforge.sql.session.copy_options import column_list, copy_format, with_columns
 from shardforge.sql.session.outcome import Outcome, Row
-from shardforge.sql.types.registry import input_function, output_function
+from shardforge.sql.types.registry import (
+    input_function,
+    output_function,
+    receive_function,
+    send_function,
+)
 
 if TYPE_CHECKING:
+    from shardforge.sql.bind.tree import OutputColumn
     from shardforge.sql.session.session import Session
     from shardforge.sql.session.statements import Prepared
 
 Node = dict[str, Any]
 BATCH_ROWS = 2000
 PIECE_BYTES = 64 * 1024
-
-
-def _column_list(attributes: list[Node]) -> list[str]:
-    return [item["String"]["sval"] for item in attributes]
-
-
-def copy_format(node: Node, names: Sequence[str]) -> CopyFormat:
-    """The format that the options of a CopyStmt ask for, over columns `names`; 0A000 for binary."""
-    given: dict[str, Any] = {}
-    for item in node.get("options", []):
-        element = item["DefElem"]
-        given[element["defname"]] = element.get("arg", {"String": {"sval": "true"}})
-
-    def text(name: str, default: str) -> str:
-        arg = given.get(name)
-        if arg is None:
-            return default
-        value = next(iter(arg.values()))
-        return str(value.get("sval", value.get("boolval", value.get("ival", ""))))
-
-    form = text("format", "text")
-    if form not in ("text", "csv"):
-        raise unsupported(f'COPY format "{form}"')
-    unknown = set(given) - {"format", "delimiter", "null", "header", "quote", "escape", "force_quote", "force_null",
-                            "force_not_null", "encoding", "freeze"}  # fmt: skip
-    if unknown:
-        raise QueryError(f'option "{unknown.pop()}" not recognized', "42601")
-    csv = form == "csv"
-    if not csv and given.keys() & {
-        "quote",
-        "escape",
-        "force_quote",
-        "force_null",
-        "force_not_null",
-    }:
-        raise unsupported("COPY quoting options outside CSV mode")
-    if text("encoding", "utf8").lower().replace("-", "") not in ("utf8", "utf_8"):
-        raise unsupported("COPY in an encoding other than UTF8")
-    delimiter = text("delimiter", "," if csv else "\t")
-    if len(delimiter.encode()) != 1:
-        raise unsupported("COPY delimiter must be a single one-byte character: anything else")
-
-    def columns(name: str) -> frozenset[int]:
-        items = given.get(name, {}).get("List", {}).get("items", [])
-        chosen = _column_list(items)
-        for column in chosen:
-            if column not in names:
-                raise QueryError(
-                    f'{name.upper()} column "{column}" not referenced by COPY', "42P10"
-                )
-        return frozenset(names.index(column) for column in chosen)
-
-    quote = text("quote", '"')
-    header = text("header", "false").lower()
-    return CopyFormat(
-        csv=csv, delimiter=delimiter, null=text("null", "" if csv else "\\N"),
-        header=header in ("true", "on", "1", "match"),
-        header_match=header == "match", quote=quote, escape=text("escape", quote),
-        force_quote=None if "A_Star" in given.get("force_quote", {}) else columns("force_quote"),
-        force_null=columns("force_null"), force_not_null=columns("force_not_null"),
-    )  # fmt: skip
 
 
 async def run(session: Session, node: Node, prepared: Prepared, params: Sequence[Any]) -> Outcome:
@@ -92,68 +49,85 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
         )
     if node.get("is_from"):
         return _copy_from(session, node, prepared)
-    query = node.get("query")
-    if query is None:
-        relation = node["relation"]
-        names = _column_list(node.get("attlist", []))
-        fields: list[Node] = [{"String": {"sval": name}} for name in names] or [{"A_Star": {}}]
-        targets = [{"ResTarget": {"val": {"ColumnRef": {"fields": [field]}}}} for field in fields]
-        query = {
-            "SelectStmt": {
-                "targetList": targets,
-                "fromClause": [{"RangeVar": relation}],
-                "op": "SETOP_NONE",
-            }
-        }
+    form, query, relation, known = _what_to_copy(session, node)
     inner = session.prepare_parsed(replace(prepared.statement, node=query))
+    if inner.columns is None:
+        into = query.get("SelectStmt", {}).get("intoClause")
+        if into is not None:
+            raise QueryError("COPY (SELECT INTO) is not supported", "0A000")
+        raise QueryError("COPY query must have a RETURNING clause", "0A000")
+    names = [column.name for column in inner.columns]
+    form = with_columns(form, node, names, relation, known or names)
     outcome = await session.run(inner, params)
-    assert inner.columns is not None, "COPY takes statements with rows"
-    form = copy_format(node, [column.name for column in inner.columns])
-    outputs = [output_function(column.type, session.settings) for column in inner.columns]
-    return Outcome(
-        copy_out=_TextOut(session, outcome, [c.name for c in inner.columns], outputs, form)
+    out = (_BinaryOut if form.binary else _TextOut)(session, outcome, inner.columns, form)
+    return Outcome(copy_out=out)
+
+
+def _what_to_copy(session: Session, node: Node) -> tuple[CopyFormat, Node, str, Collection[str]]:
+    """The format of a COPY TO, its query, and the relation that it is about with its columns, or "" and nothing."""
+    query = node.get("query")
+    if query is not None:
+        return copy_format(node), query, "", ()
+    relation = node["relation"]
+    found = session.catalog.relation(
+        relation.get("schemaname"), relation["relname"], session.search_path
     )
+    names = column_list(node.get("attlist", []))
+    known: Collection[str] = ()
+    _refuse_others(found, "from", "Try the COPY (SELECT ...) TO variant.")
+    form = copy_format(node)
+    if isinstance(found, Table):
+        names, known = _columns_to_copy(found, names)
+    fields: list[Node] = [{"String": {"sval": name}} for name in names] or [{"A_Star": {}}]
+    targets = [{"ResTarget": {"val": {"ColumnRef": {"fields": [field]}}}} for field in fields]
+    select = {"targetList": targets, "fromClause": [{"RangeVar": relation}], "op": "SETOP_NONE"}
+    return form, {"SelectStmt": select}, relation["relname"], known
 
 
-class _TextOut:
-    """COPY TO STDOUT."""
+def _refuse_others(found: Relation | None, direction: str, hint: str) -> None:
+    if isinstance(found, View):
+        message = f'cannot copy {direction} view "{found.name}"'
+        raise QueryError(message, "42809", hint=hint)
+    if isinstance(found, SequenceDescriptor):
+        raise QueryError(f'cannot copy {direction} sequence "{found.name}"', "42809")
 
-    binary = False
+
+def _columns_to_copy(table: Table, given: list[str]) -> tuple[list[str], dict[str, Column]]:
+    """The columns named, or all that are not generated; and all that there are."""
+    known = {c.name: c for c in table.columns if not (c.dropped or c.hidden)}
+    for number, name in enumerate(given):
+        if name not in known:
+            raise QueryError(f'column "{name}" of relation "{table.name}" does not exist', "42703")
+        if known[name].generated:
+            detail = "Generated columns cannot be used in COPY."
+            raise QueryError(f'column "{name}" is a generated column', "42P10", detail=detail)
+        if name in given[:number]:
+            raise QueryError(f'column "{name}" specified more than once', "42701")
+    return given or [name for name, c in known.items() if not c.generated], known
+
+
+class _Out:
+    """COPY TO STDOUT: the rows, and how many they were."""
 
     def __init__(
-        self,
-        session: Session,
-        outcome: Outcome,
-        names: list[str],
-        outputs: list[Callable[[Any], str]],
-        form: CopyFormat,
+        self, session: Session, outcome: Outcome, columns: Sequence[OutputColumn], form: CopyFormat
     ) -> None:
-        self.columns = len(names)
-        self._session = session
+        self.columns = len(columns)
+        self._settings = session.settings
         self._outcome = outcome
-        self._names = names
-        self._outputs = outputs
+        self._names = [column.name for column in columns]
+        self._types = [column.type for column in columns]
         self._form = form
         self._count = 0
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Lines, joined into pieces of a convenient size."""
-        write, outputs = line_writer(self._form), self._outputs
-        if self._form.header:
-            yield write(self._names).encode()
-        async for rows in self._batches():
-            self._count += len(rows)
-            lines = [
-                write([None if v is None else out(v) for v, out in zip(row, outputs, strict=True)])
-                for row in rows
-            ]
-            yield "".join(lines).encode()
-
     async def _batches(self) -> AsyncIterator[list[Row]]:
         if self._outcome.batches is None:
-            yield self._outcome.rows or []
+            rows = self._outcome.rows or []
+            self._count += len(rows)
+            yield rows
             return
         async for rows in self._outcome.batches:
+            self._count += len(rows)
             yield rows
 
     def tag(self) -> str:
@@ -161,22 +135,59 @@ class _TextOut:
         return f"COPY {self._count}"
 
 
+class _TextOut(_Out):
+    """COPY TO STDOUT in text and CSV."""
+
+    binary = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Lines, joined into pieces of a convenient size."""
+        write = line_writer(self._form)
+        outputs = [output_function(type_oid, self._settings) for type_oid in self._types]
+        if self._form.header:
+            yield write(self._names).encode()
+        async for rows in self._batches():
+            lines = [
+                write([None if v is None else out(v) for v, out in zip(row, outputs, strict=True)])
+                for row in rows
+            ]
+            yield "".join(lines).encode()
+
+
+class _BinaryOut(_Out):
+    """COPY TO STDOUT in binary: a piece a row, the header before the first, as drivers expect."""
+
+    binary = True
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Tuples, and the trailer."""
+        write = tuple_writer([send_function(type_oid) for type_oid in self._types])
+        due = HEADER
+        async for rows in self._batches():
+            for row in rows:
+                yield due + write(row)
+                due = b""
+        yield due + TRAILER
+
+
 def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcome:
-    if session.settings.show("transaction_read_only") == "on":
+    if session.read_only:
         raise TransactionError("cannot execute COPY FROM in a read-only transaction", "25006")
     if node.get("whereClause"):
         raise unsupported("COPY FROM with WHERE")
     relation = node["relation"]
+    found = session.catalog.relation(
+        relation.get("schemaname"), relation["relname"], session.search_path
+    )
+    _refuse_others(
+        found, "to", "To enable copying to a view, provide an INSTEAD OF INSERT trigger."
+    )
     table = session.catalog.table(
         relation.get("schemaname"), relation["relname"], session.search_path
     )
-    names = _column_list(node.get("attlist", [])) or [
-        c.name for c in table.columns if not (c.dropped or c.hidden or c.generated)
-    ]
-    by_name = {column.name: column for column in table.columns if not column.dropped}
-    for name in names:
-        if name not in by_name:
-            raise QueryError(f'column "{name}" of relation "{table.name}" does not exist', "42703")
+    form = copy_format(node)
+    names, by_name = _columns_to_copy(table, column_list(node.get("attlist", [])))
+    form = with_columns(form, node, names, table.name, by_name)
     parameters = [{"ParamRef": {"number": number + 1}} for number in range(len(names))]
     insert = {
         "relation": relation, "override": "OVERRIDING_SYSTEM_VALUE",
@@ -189,28 +200,32 @@ def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcome:
     context = session.context()
     context.transaction = session.transaction()
     context.transaction.begin_statement()
-    form = copy_format(node, names)
-    inputs = [input_function(type_oid, session.settings) for type_oid in types]
-    return Outcome(copy_in=_TextIn(context, inner.executable, table.name, names, inputs, form))
+    inputs: list[Callable[[Any], Any]]
+    if form.binary:
+        inputs = [checked(receive_function(type_oid)) for type_oid in types]
+    else:
+        inputs = [input_function(type_oid, session.settings) for type_oid in types]
+    return Outcome(copy_in=_In(context, inner.executable, table.name, names, inputs, form))
 
 
-class _TextIn:
-    """COPY FROM STDIN: records are collected and inserted in batches."""
-
-    binary = False
+class _In:
+    """COPY FROM STDIN: records are collected and inserted in batches. `inputs` read a field as the format has it."""
 
     def __init__(
         self, context: ExecContext, executable: Executable, table: str, names: list[str],
-        inputs: list[Callable[[str], Any]], form: CopyFormat,
+        inputs: list[Callable[[Any], Any]], form: CopyFormat,
     ) -> None:  # fmt: skip
         self.columns = len(names)
+        self.binary = form.binary
         self._context = context
         self._executable = executable
         self._table = table
         self._names = names
         self._inputs = inputs
         self._form = form
-        self._reader = RecordReader(form)
+        self._reader: RecordReader | BinaryReader = (
+            BinaryReader(len(names)) if form.binary else RecordReader(form)
+        )
         self._header_due = form.header
         self._pending: list[tuple[Any, ...]] = []
         self._line = 0
@@ -226,11 +241,11 @@ class _TextIn:
         await self._flush()
         return f"COPY {self._count}"
 
-    async def _take(self, records: list[list[Field]]) -> None:
+    async def _take(self, records: Sequence[list[Field] | list[BinaryField]]) -> None:
         if self._header_due and records:
             self._header_due = False
             self._line += 1
-            header = records.pop(0)
+            header, *records = records
             if self._form.header_match and header != self._names:
                 raise QueryError("column name mismatch in header line", "22P04")
         inputs, width = self._inputs, len(self._inputs)
@@ -254,7 +269,7 @@ class _TextIn:
         if len(self._pending) >= BATCH_ROWS:
             await self._flush()
 
-    def _wrong_width(self, fields: list[Field]) -> QueryError:
+    def _wrong_width(self, fields: Sequence[object]) -> QueryError:
         where = f"COPY {self._table}, line {self._line}"
         if len(fields) > len(self._inputs):
             return QueryError("extra data after last expected column", "22P04", detail=where)

@@ -14,7 +14,16 @@ from math import prod
 from typing import Any
 
 from shardforge.errors import QueryError
-from shardforge.sql.types.base import Codec, Coercion, Input, Output, SqlType, TypeSettings
+from shardforge.sql.types.base import (
+    Codec,
+    Coercion,
+    Input,
+    Output,
+    SqlType,
+    TypeSettings,
+    bad_binary,
+    cut_short,
+)
 from shardforge.sql.types.values import Array
 
 MAX_DIMENSIONS = 6
@@ -269,28 +278,36 @@ def dimensions_text(value: Array) -> str:
 
 def _receive(array_type: SqlType, element: Codec) -> Callable[[bytes], Array]:
     def receive(data: bytes) -> Array:
+        if len(data) < 12:
+            raise cut_short()
         count, flags, oid = struct.unpack_from(">iiI", data)
         if not 0 <= count <= MAX_DIMENSIONS or flags not in (0, 1):
             raise QueryError("invalid array flags", "22P03")
         if oid != array_type.element:
             raise QueryError("wrong element type", "42804")
+        at = 12 + 8 * count
+        if at > len(data):
+            raise cut_short()
         shape = [struct.unpack_from(">ii", data, 12 + 8 * i) for i in range(count)]
         dims = tuple(size for size, _ in shape)
         if not count or not prod(dims):
             return EMPTY
         check_size(dims)
-        at = 12 + 8 * count
         elements: list[Any] = []
         for _ in range(prod(dims)):
+            if at + 4 > len(data):
+                raise cut_short()
             (length,) = struct.unpack_from(">i", data, at)
             at += 4
             if length < 0:
                 elements.append(None)
                 continue
             if at + length > len(data):
-                raise QueryError("insufficient data left in message", "08P01")
+                raise cut_short()
             elements.append(element.receive(data[at : at + length]))
             at += length
+        if at != len(data):
+            raise bad_binary()
         return Array(tuple(elements), dims, tuple(lower for _, lower in shape))
 
     return receive

@@ -7,6 +7,7 @@ form, or under a type modifier. The registry imports families when they are firs
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -82,6 +83,25 @@ def plain(function: Callable[..., Any]) -> Callable[[TypeSettings], Callable[...
 def invalid_input(type_name: str, text: str) -> QueryError:
     """22P02, as every input function words it."""
     return QueryError(f'invalid input syntax for type {type_name}: "{text}"', "22P02")
+
+
+def cut_short() -> QueryError:
+    """08P01: a binary value ends before it should."""
+    return QueryError("insufficient data left in message", "08P01")
+
+
+def unpacker(layout: str) -> Callable[[bytes], tuple[Any, ...]]:
+    """The fields of a binary value of one fixed layout; 08P01 for fewer bytes, 22P03 for more."""
+    packed = struct.Struct(layout)
+
+    def unpack(data: bytes) -> tuple[Any, ...]:
+        if len(data) < packed.size:
+            raise cut_short()
+        if len(data) > packed.size:
+            raise bad_binary()
+        return packed.unpack(data)
+
+    return unpack
 
 
 def bad_binary(message: str = "incorrect binary data format") -> QueryError:

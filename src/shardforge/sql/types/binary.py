@@ -6,7 +6,7 @@ import re
 
 from shardforge.errors import QueryError
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, Output, TypeSettings, bad_binary, invalid_input, plain
+from shardforge.sql.types.base import Codec, Output, TypeSettings, invalid_input, plain, unpacker
 
 _BLANKS = re.compile(r"[ \t\n\r]+")
 _ESCAPE = re.compile(rb"\\(?:(\\)|([0-3][0-7][0-7])|)")
@@ -79,10 +79,12 @@ def format_uuid(value: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+_unpack_uuid = unpacker("!16s")
+
+
 def _receive_uuid(data: bytes) -> bytes:
-    if len(data) != 16:
-        raise bad_binary("insufficient data left in message")
-    return bytes(data)
+    value: bytes = _unpack_uuid(data)[0]
+    return value
 
 
 CODECS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, bad_binary, invalid_input, plain
+from shardforge.sql.types.base import Codec, invalid_input, plain, unpacker
 
 WHITESPACE = " \t\n\v\f\r"
 
@@ -33,11 +33,12 @@ def format_bool(value: bool) -> str:
     return "t" if value else "f"
 
 
+_unpack = unpacker("!B")
+
+
 def receive_bool(data: bytes) -> bool:
     """boolrecv: any byte but zero is true."""
-    if len(data) != 1:
-        raise bad_binary()
-    return data != b"\0"
+    return bool(_unpack(data)[0])
 
 
 def send_bool(value: bool) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shardforge.errors import QueryError, unsupported
+from shardforge.sql.types.base import unpacker
 from shardforge.sql.types.datetime_calendar import (
     DATE_INFINITY,
     DATE_MINUS_INFINITY,
@@ -369,9 +370,14 @@ def apply_timetz_precision(typmod: int, value: TimeTz) -> TimeTz:
     return value._replace(micros=apply_precision(typmod, value.micros))
 
 
+_unpack_date = unpacker(">i")
+_unpack_micros = unpacker(">q")
+_unpack_timetz = unpacker(">qi")
+
+
 def receive_date(data: bytes) -> int:
     """Binary date."""
-    value: int = struct.unpack(">i", data)[0]
+    value: int = _unpack_date(data)[0]
     if value not in (DATE_INFINITY, DATE_MINUS_INFINITY) and not MIN_DATE <= value < END_DATE:
         raise QueryError("date out of range", "22008")
     return value
@@ -379,7 +385,7 @@ def receive_date(data: bytes) -> int:
 
 def receive_timestamp(data: bytes) -> int:
     """Binary timestamp or timestamptz."""
-    value: int = struct.unpack(">q", data)[0]
+    value: int = _unpack_micros(data)[0]
     finite = value not in (TIMESTAMP_INFINITY, TIMESTAMP_MINUS_INFINITY)
     if finite and not MIN_TIMESTAMP <= value < END_TIMESTAMP:
         raise QueryError("timestamp out of range", "22008")
@@ -388,7 +394,7 @@ def receive_timestamp(data: bytes) -> int:
 
 def receive_time(data: bytes) -> int:
     """Binary time."""
-    value: int = struct.unpack(">q", data)[0]
+    value: int = _unpack_micros(data)[0]
     if not 0 <= value <= USECS_PER_DAY:
         raise QueryError("time out of range", "22008")
     return value
@@ -396,7 +402,7 @@ def receive_time(data: bytes) -> int:
 
 def receive_timetz(data: bytes) -> TimeTz:
     """Binary timetz."""
-    micros, zone = struct.unpack(">qi", data)
+    micros, zone = _unpack_timetz(data)
     if not 0 <= micros <= USECS_PER_DAY:
         raise QueryError("time out of range", "22008")
     if not -57_600 < zone < 57_600:

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from shardforge.errors import QueryError
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, Output, TypeSettings, bad_binary, invalid_input, plain
+from shardforge.sql.types.base import Codec, Output, TypeSettings, invalid_input, plain, unpacker
 from shardforge.sql.types.boolean import WHITESPACE
 
 _SINGLE = struct.Struct("!f")
@@ -171,10 +171,10 @@ def _writer(shortest: Output, digits: int) -> Callable[[TypeSettings], Output]:
 
 
 def _receiver(packed: struct.Struct) -> Callable[[bytes], float]:
+    unpack = unpacker(packed.format)
+
     def receive(data: bytes) -> float:
-        if len(data) != packed.size:
-            raise bad_binary()
-        value: float = packed.unpack(data)[0]
+        value: float = unpack(data)[0]
         return value
 
     return receive

@@ -21,9 +21,10 @@ from shardforge.sql.types.base import (
     Input,
     Output,
     TypeSettings,
-    bad_binary,
+    cut_short,
     invalid_input,
     plain,
+    unpacker,
 )
 from shardforge.sql.types.boolean import WHITESPACE
 from shardforge.sql.types.values import Array
@@ -60,15 +61,13 @@ def _unsigned_parser(name: str, bits: int) -> Callable[[str], int]:
 
 
 def _binary(layout: str) -> tuple[Callable[[bytes], int], Callable[[int], bytes]]:
-    packed = struct.Struct(layout)
+    unpack = unpacker(layout)
 
     def receive(data: bytes) -> int:
-        if len(data) != packed.size:
-            raise bad_binary()
-        value: int = packed.unpack(data)[0]
+        value: int = unpack(data)[0]
         return value
 
-    return receive, packed.pack
+    return receive, struct.Struct(layout).pack
 
 
 def _integer_codec(oid: int, parse: Callable[[str], int], layout: str) -> Codec:
@@ -206,7 +205,7 @@ def _vector_codec(oid: int, element: int, layout: str, parse: Callable[[str], in
 
     def receive(data: bytes) -> Array:
         if len(data) < 20:
-            raise bad_binary()
+            raise cut_short()
         _, _, _, count, lower = struct.unpack_from("!iiIii", data)
         step = 4 + width
         values = tuple(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from shardforge.errors import unsupported
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, Coercion, TypeSettings, plain
+from shardforge.sql.types.base import Codec, Coercion, TypeSettings, plain, unpacker
 from shardforge.sql.types.interval_text import (
     apply_interval_typmod,
     format_interval,
@@ -23,6 +23,7 @@ from shardforge.sql.types.interval_text import (
 from shardforge.sql.types.values import Interval
 
 _BINARY = struct.Struct(">qii")
+_unpack = unpacker(">qii")
 
 
 def _output(settings: TypeSettings) -> Callable[[Interval], str]:
@@ -33,7 +34,7 @@ def _output(settings: TypeSettings) -> Callable[[Interval], str]:
 
 def receive_interval(data: bytes) -> Interval:
     """Binary interval."""
-    micros, days, months = _BINARY.unpack(data)
+    micros, days, months = _unpack(data)
     return Interval(months, days, micros)
 
 

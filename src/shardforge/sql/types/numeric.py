@@ -14,7 +14,7 @@ from typing import Any
 
 from shardforge.errors import QueryError
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, Coercion, bad_binary, invalid_input, plain
+from shardforge.sql.types.base import Codec, Coercion, bad_binary, cut_short, invalid_input, plain
 from shardforge.sql.types.boolean import WHITESPACE
 
 WEIGHT_MAX = 131_072
@@ -163,13 +163,15 @@ _SIGNS = {0xC000: NAN, 0xD000: INFINITY, 0xF000: -INFINITY}
 def receive_numeric(data: bytes) -> Decimal:
     """numeric_recv: base-10000 digits with a weight, a sign and a display scale."""
     if len(data) < 8:
-        raise bad_binary("insufficient data left in message")
+        raise cut_short()
     count, weight, sign, scale = _HEADER.unpack_from(data)
     if sign in _SIGNS:
         return _SIGNS[sign]
     if sign not in (0, 0x4000):
         raise bad_binary('invalid sign in external "numeric" value')
-    if len(data) != 8 + 2 * count:
+    if len(data) < 8 + 2 * count:
+        raise cut_short()
+    if len(data) > 8 + 2 * count:
         raise bad_binary()
     if scale > SCALE_MAX:
         raise bad_binary('invalid scale in external "numeric" value')

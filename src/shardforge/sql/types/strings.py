@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from shardforge.errors import QueryError
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, Coercion, bad_binary, plain
+from shardforge.sql.types.base import Codec, Coercion, plain, unpacker
 
 NAME_LENGTH_MAX = 63
 LENGTH_MAX = 10_485_760
@@ -123,10 +123,12 @@ def format_char(value: str) -> str:
     return value if value < "\x80" else f"\\{ord(value):03o}"
 
 
+_unpack_char = unpacker("!c")
+
+
 def _receive_char(data: bytes) -> str:
-    if len(data) != 1:
-        raise bad_binary()
-    return data.decode("latin-1") if data != b"\0" else ""
+    (byte,) = _unpack_char(data)
+    return byte.decode("latin-1") if byte != b"\0" else ""
 
 
 def _send_char(value: str) -> bytes:
