@@ -27,6 +27,7 @@ from shardforge.shard.bootstrap import add_shards
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
 from shardforge.storage.layout import ClusterIdentity, DataDirectory
+from shardforge.txn.closed import Closed
 
 BELIEF_SECONDS = 3.0
 """How long a node without the meta shard believes that whoever asked it last still serves."""
@@ -39,7 +40,7 @@ class Peering:
 
     def __init__(
         self, host: Host, directory: DataDirectory | None, network: Network, blocking: Blocking, clock: Clock,
-        address: Callable[[], str], serves: Callable[[], bool],
+        address: Callable[[], str], serves: Callable[[], bool], offer: Callable[[Closed], None],
     ) -> None:  # fmt: skip
         self.book = AddressBook(0, NodeId(0), [])
         self._host = host
@@ -49,6 +50,7 @@ class Peering:
         self._clock = clock
         self._address = address
         self._serves = serves
+        self._offer = offer
         self._asked_at = 0.0
         if directory is not None:
             known = directory.identity
@@ -101,7 +103,8 @@ class Peering:
     # ---- what the serving node asks --------------------------------------------------------------
 
     async def _on_report(self, sender: NodeId, body: bytes) -> bytes:
-        book = unpack(body, AddressBook)
+        book, closed = unpack(body, tuple[AddressBook, Closed])
+        self._offer(closed)
         self._asked_at = self._clock.monotonic_ns() / 1e9
         if (book.version, book.serving) != (self.book.version, self.book.serving):
             self.learn(book)

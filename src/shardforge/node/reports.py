@@ -15,7 +15,7 @@ from shardforge.raft.messages import ConfState
 from shardforge.shard.host import Host
 
 REPORT = "report"
-"""Asks a node for its `NodeReport`; the body is an `AddressBook`."""
+"""Asks a node for its `NodeReport`; the body is an `AddressBook` and the newest `Closed`."""
 CREATE = "create"
 """Asks a node to make room for replicas; the body is a list of shard descriptors without voters."""
 DROP = "drop"

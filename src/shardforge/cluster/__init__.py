@@ -1,0 +1,1 @@
+"""Who is in the cluster, and where the copies belong: decisions, without waiting."""

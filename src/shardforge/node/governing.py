@@ -1,0 +1,259 @@
+"""The serving node's side of the cluster's government: it asks every node how it is, and moves replicas step by step.
+
+Runs for one tenure. It holds no decision of its own: `cluster.members` says who belongs, `cluster.goal` what to do next
+for each shard; this asks, writes rows and proposes. Every round begins from what the nodes say now, so a round that was
+cut short is taken up by the next one, here or at the next serving node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from shardforge.cluster.goal import Goal, goal_of, meta_may_follow, next_step
+from shardforge.cluster.members import (
+    ACTIVE,
+    DRAINING,
+    LEFT,
+    Member,
+    admit,
+    decommissioned,
+    drained,
+    present,
+)
+from shardforge.errors import DatabaseError
+from shardforge.ids import META_SHARD, NodeId
+from shardforge.node.peering import Peering
+from shardforge.node.reports import (
+    CREATE,
+    DROP,
+    REPORT,
+    AddressBook,
+    Drop,
+    NodeReport,
+    pack,
+    unpack,
+)
+from shardforge.node.rows import MemberRows
+from shardforge.ports import Clock, Network
+from shardforge.raft.messages import ConfState
+from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.host import Host
+from shardforge.shard.replica import Replica
+from shardforge.txn.closed import Closed
+
+ROUND_SECONDS = 0.5
+ANSWER_SECONDS = 1.0
+CREATE_SECONDS = 10.0
+
+log = logging.getLogger("shardforge.cluster")
+
+
+def voters_of(members: ConfState) -> set[NodeId]:
+    """Everyone whose vote counts."""
+    return {NodeId(node) for node in (*members.voters, *members.voters_outgoing)}
+
+
+def nodes_of(members: ConfState) -> set[NodeId]:
+    """Everyone who has a replica."""
+    return voters_of(members) | {NodeId(node) for node in members.learners}
+
+
+class Governing:
+    """One tenure's government."""
+
+    def __init__(
+        self, host: Host, network: Network, peering: Peering, rows: MemberRows, clock: Clock, factor: int,
+        down_after: float, closed: Callable[[], Closed], give_way: Callable[[NodeId], None],
+    ) -> None:  # fmt: skip
+        self.members: list[Member] = []
+        self.reports: dict[NodeId, NodeReport] = {}
+        self.heard_at: dict[NodeId, float] = {}
+        self._host = host
+        self._network = network
+        self._peering = peering
+        self._rows = rows
+        self._clock = clock
+        self._factor = factor
+        self._down_after = down_after
+        self._closed = closed
+        self._give_way = give_way
+        self._began = self._now()
+        self._changing = asyncio.Lock()
+        self._asking: dict[NodeId, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+
+    def _now(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
+
+    # ---- who belongs -----------------------------------------------------------------------------
+
+    async def begin(self, address: str, version: str) -> None:
+        """Learn who the members are, and that this node is one."""
+        self.members = await self._rows.load()
+        own = next((m for m in self.members if m.id == self._host.node), None)
+        now_us = self._clock.wall_us()
+        if own is None:
+            own = Member(self._host.node, address, ACTIVE, "", version, now_us)
+        await self._put(replace(own, address=address, version=version))
+
+    async def _put(self, member: Member) -> None:
+        if member in self.members:
+            return
+        await self._rows.put(member)
+        self.members = [m for m in self.members if m.id != member.id] + [member]
+        await self._publish()
+
+    async def _publish(self) -> None:
+        nodes = [(member.id, member.address) for member in present(self.members)]
+        book = AddressBook(self._clock.wall_us(), self._host.node, nodes)
+        self._peering.learn(book)
+        await self._peering.keep()
+        self._wake.set()
+
+    async def admit(self, token: str, address: str, version: str, node: NodeId) -> Member:
+        """Make a node a member. Raises StorageError F0000."""
+        async with self._changing:
+            now_us = self._clock.wall_us()
+            member = admit(self.members, token, address, version, node, now_us)
+            await self._put(member)
+        log.info("node %d joined at %s", member.id, address)
+        return member
+
+    async def drain(self, node: NodeId) -> None:
+        """Begin to move a node's replicas away; it leaves when it has none. Raises QueryError, ConsensusError."""
+        async with self._changing:
+            await self._put(drained(self.members, node))
+        log.info("node %d is to leave", node)
+
+    async def decommission(self, node: NodeId) -> None:
+        """Do without a node that will not come back. Raises QueryError, ConsensusError."""
+        alive = self._now() - self.heard_at.get(node, 0.0) < 2 * ROUND_SECONDS + ANSWER_SECONDS
+        async with self._changing:
+            await self._put(decommissioned(self.members, node, alive=alive))
+        log.info("node %d is decommissioned", node)
+
+    # ---- how they are ----------------------------------------------------------------------------
+
+    def down(self) -> set[NodeId]:
+        """The nodes that have not answered for `down_after`."""
+        now = self._now()
+        return {
+            member.id
+            for member in present(self.members)
+            if member.id != self._host.node
+            and now - self.heard_at.get(member.id, self._began) > self._down_after
+        }
+
+    def _ask_all(self) -> None:
+        for member in present(self.members):
+            if member.id != self._host.node and member.id not in self._asking:
+                task = asyncio.create_task(self._ask(member.id), name=f"ask-{member.id}")
+                self._asking[member.id] = task
+
+    async def _ask(self, node: NodeId) -> None:
+        try:
+            body = pack((self._peering.book, self._closed()))
+            answer = await self._network.call(node, REPORT, body, ANSWER_SECONDS)
+            report = unpack(answer, NodeReport)
+            if node not in self.reports:
+                self._wake.set()
+            self.reports[node] = report
+            self.heard_at[node] = self._now()
+            await self._note(report)
+        except DatabaseError as error:
+            log.debug("node %d does not answer: %s", node, error)
+        finally:
+            del self._asking[node]
+
+    async def _note(self, report: NodeReport) -> None:
+        """Keep the record of a node that was moved or upgraded."""
+        async with self._changing:
+            for member in self.members:
+                known = (member.address, member.version)
+                if member.id == report.node and known != (report.address, report.version):
+                    await self._put(replace(member, address=report.address, version=report.version))
+
+    # ---- where replicas belong -------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Govern until cancelled."""
+        while True:
+            self._wake.clear()
+            self._ask_all()
+            try:
+                await self._round()
+            except DatabaseError as error:
+                log.warning("the cluster could not be looked after: %s", error)
+            try:
+                async with asyncio.timeout(ROUND_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _round(self) -> None:
+        host = self._host
+        held = nodes_of(host.meta.members)
+        goal = goal_of(self.members, self._factor, held, self.down())
+        if host.node not in goal.voters:
+            successors = sorted(goal.voters & voters_of(host.meta.members))
+            if successors:
+                self._give_way(successors[0])
+                return
+        others = [replica for replica in host.replicas if replica.id != META_SHARD]
+        keep = voters_of(host.meta.members)
+        for replica in others:
+            await self._step(replica, goal, keep)
+        if meta_may_follow(goal, [replica.members for replica in others]):
+            await self._step(host.meta, goal, ())
+        await self._remove_spare()
+        await self._let_leave()
+
+    async def _step(self, replica: Replica, goal: Goal, keep: set[NodeId] | tuple[()]) -> None:
+        match = replica.followers()
+        step = next_step(replica.members, goal, keep, match, replica.last_index)
+        if step is None:
+            return
+        for node in step.create:
+            await self._create(replica.descriptor, node)
+        if replica.change_members(step.change):
+            log.info("shard %d: %s", replica.id, step.change)
+            self._wake.set()
+
+    async def _create(self, descriptor: ShardDescriptor, node: NodeId) -> None:
+        bare = replace(descriptor, voters=())
+        await self._network.call(node, CREATE, pack([bare]), CREATE_SECONDS)
+
+    async def _remove_spare(self) -> None:
+        """Have nodes delete replicas that their groups removed."""
+        here = {replica.id: replica for replica in self._host.replicas}
+        for node, report in list(self.reports.items()):
+            gone = [
+                Drop(shard.shard, here[shard.shard].applied)
+                for shard in report.shards
+                if shard.shard in here
+                and node not in nodes_of(here[shard.shard].members)
+                and not here[shard.shard].members.voters_outgoing
+            ]
+            if gone and node in self._asked_lately():
+                await self._network.call(node, DROP, pack(gone), CREATE_SECONDS)
+                self.reports.pop(node)  # what it said of them is no longer so
+
+    def _asked_lately(self) -> set[NodeId]:
+        now = self._now()
+        return {node for node, at in self.heard_at.items() if now - at < 2 * ROUND_SECONDS}
+
+    async def _let_leave(self) -> None:
+        """A node that is to leave has left when no shard needs it any more."""
+        async with self._changing:
+            for member in self.members:
+                if member.state != DRAINING:
+                    continue
+                if not any(member.id in nodes_of(r.members) for r in self._host.replicas):
+                    await self._put(replace(member, state=LEFT))
+                    self.reports.pop(member.id, None)
+                    self.heard_at.pop(member.id, None)
+                    log.info("node %d has left", member.id)
