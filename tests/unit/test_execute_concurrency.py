@@ -218,3 +218,45 @@ def test_increments_of_many_sessions_are_all_there() -> None:
             assert await run(setup, "select v from acc where id = 1") == [(120,)]
 
     asyncio.run(main())
+
+
+def test_nowait_names_the_relation_that_is_locked() -> None:
+    async def scenario(a: Session, b: Session) -> None:
+        await run(a, "begin")
+        await run(a, "update other set v = 1 where id = 2")
+        joined = "select * from acc join other using (id) where id = 2 for update"
+        with pytest.raises(DatabaseError) as failed:
+            await run(b, f"{joined} nowait")
+        assert (failed.value.sqlstate, failed.value.message) == (
+            "55P03",
+            'could not obtain lock on row in relation "other"',
+        )
+        assert len(await run(b, f"{joined} of acc nowait")) == 1
+        assert await run(b, f"{joined} skip locked") == []
+        await run(a, "rollback")
+
+    play(
+        scenario,
+        *ACCOUNTS,
+        "create table other (id int primary key, v int)",
+        "insert into other values (2, 0)",
+    )
+
+
+def test_deferred_checks_hold_against_other_sessions() -> None:
+    async def scenario(a: Session, b: Session) -> None:
+        await run(a, "begin")
+        await run(a, "set constraints all deferred")
+        await run(a, "insert into child values (1, 1)")
+        await run(b, "delete from parent where id = 1")
+        with pytest.raises(DatabaseError) as failed:
+            await run(a, "commit")
+        assert failed.value.sqlstate == "23503"
+        assert await run(b, "select * from child") == []
+
+    play(
+        scenario,
+        "create table parent (id int primary key)",
+        "create table child (id int primary key, p int references parent deferrable)",
+        "insert into parent values (1)",
+    )

@@ -80,7 +80,7 @@ class Compiler:
                 )  # fmt: skip
             case nodes.LockRows():
                 return locking.LockRows(
-                    self.compile(node.input), node.keys, node.strength, node.policy
+                    self.compile(node.input), node.keys, node.tables, node.strength, node.policy
                 )
             case nodes.Limit(input=inner, limit=limit, offset=offset, ties=ties):
                 return sorting.Limit(self.compile(inner), limit, offset, ties)

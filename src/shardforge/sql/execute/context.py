@@ -7,18 +7,18 @@ state of an execution, so one plan may run many times at once: all of it is here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Collection, Sequence
 from sys import getsizeof
 from typing import Any, Protocol
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.catalog.relations import VirtualContext
+from shardforge.sql.execute.deferral import Deferral, DeferredCheck
 from shardforge.sql.functions.context import EvalContext
 from shardforge.txn.coordinator import Coordinator, Isolation, Transaction
 
 Row = tuple[Any, ...]
-DeferredCheck = Callable[["Run"], Awaitable[None]]
 
 DEFAULT_WORK_MEMORY = 256 * 1024 * 1024
 ROWS_BEFORE_PAUSE = 20_000
@@ -37,8 +37,8 @@ class ExecContext:
     """One session's statements: coordinator, evaluation context, transaction, and checks due at commit."""
 
     __slots__ = (
-        "_deferred",
         "coordinator",
+        "deferral",
         "eval",
         "outer",
         "params",
@@ -65,35 +65,32 @@ class ExecContext:
         self.transaction: Transaction | None = None
         self.params: Sequence[Any] = ()
         self.outer: dict[ColumnId, Any] = {}
-        self._deferred: list[DeferredCheck] = []
+        self.deferral = Deferral()
 
     def virtual_context(self) -> VirtualContext:
         """What catalog tables make their rows from."""
         context: VirtualContext = self.session.virtual_context()
         return context
 
-    def defer(self, check: DeferredCheck) -> None:
-        """Run `check` before the transaction commits: a deferred constraint."""
-        self._deferred.append(check)
-
     async def before_commit(self, transaction: Transaction) -> None:
         """Check what was deferred. Raises: 23503 and its kin; the transaction is then rolled back."""
-        if not self._deferred:
+        if self.deferral:
+            self.transaction = transaction
+            await self.check_deferred_now()
+
+    async def check_deferred_now(self, oids: Collection[int] | None = None) -> None:
+        """Check what was deferred of these constraints (None: of all)."""
+        checks = self.deferral.take(oids)
+        if not checks:
             return
-        self.transaction = transaction
-        transaction.begin_statement()
-        checks, self._deferred = self._deferred, []
+        assert self.transaction is not None, "what is deferred was deferred in a transaction"
+        self.transaction.begin_statement()
         for check in checks:
             await check(Run(self, ()))
 
-    async def check_deferred_now(self) -> None:
-        """SET CONSTRAINTS ALL IMMEDIATE: what is due at commit is checked at once."""
-        if self.transaction is not None:
-            await self.before_commit(self.transaction)
-
     def transaction_ended(self) -> None:
         """Forget the transaction and what was deferred in it."""
-        self._deferred.clear()
+        self.deferral = Deferral()
         self.transaction = None
 
 

@@ -138,8 +138,9 @@ class _Reference:
             wanted.setdefault(values, key)
         if not wanted:
             return
-        if self.key.deferrable and self.key.initially_deferred:
-            run.exec.defer(lambda later: self._check_late(wanted, later))
+        deferral = run.exec.deferral
+        if deferral.deferred(self.key):
+            deferral.defer(self.key, lambda later: self._check_late(wanted, later))
             return
         memory: dict[Values, bytes] | None = run.memo.get(self)
         if memory is not None:
@@ -252,8 +253,9 @@ class _Incoming:
         for items, action in ((deletes, self.key.on_delete), (updates, self.key.on_update)):
             if not items:
                 continue
-            if action == "a" and self.key.deferrable and self.key.initially_deferred:
-                run.exec.defer(lambda later, items=items: self._refuse(items, later))  # type: ignore[misc]
+            deferral = run.exec.deferral
+            if action == "a" and deferral.deferred(self.key):
+                deferral.defer(self.key, lambda later, items=items: self._refuse(items, later))  # type: ignore[misc]
             elif action == "a":
                 run.after.append(lambda later, items=items: self._refuse(items, later))  # type: ignore[misc]
             elif action == "r":

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from shardforge.errors import TransactionError
 from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.execute.context import Row, Run
 from shardforge.sql.execute.operators import Batches, Operator
@@ -26,9 +27,10 @@ class LockRows(Operator):
     """The source's rows, locked."""
 
     def __init__(
-        self, source: Operator, keys: Sequence[ColumnId], strength: int, policy: str
-    ) -> None:
+        self, source: Operator, keys: Sequence[ColumnId], tables: Sequence[str], strength: int, policy: str,
+    ) -> None:  # fmt: skip
         super().__init__(source.columns)
+        self._tables = tables
         self._source = source
         self._keys = [source.layout[key] for key in keys]
         self._strength = LockStrength(strength)
@@ -52,6 +54,9 @@ class LockRows(Operator):
                             return
 
     async def _lock(self, rows: list[Row], run: Run) -> list[Row]:
+        if self._policy is WaitPolicy.ERROR:
+            await self._lock_at_once(rows, run)
+            return rows
         keys = list(
             dict.fromkeys([row[at] for row in rows for at in self._keys if row[at] is not None])
         )
@@ -65,3 +70,15 @@ class LockRows(Operator):
         if not refused:
             return rows
         return [row for row in rows if not any(row[at] in refused for at in self._keys)]
+
+    async def _lock_at_once(self, rows: list[Row], run: Run) -> None:
+        """NOWAIT: table by table, since nothing waits and the error names the relation."""
+        for at, table in zip(self._keys, self._tables, strict=True):
+            keys = list(dict.fromkeys([row[at] for row in rows if row[at] is not None]))
+            held = await run.transaction.lock(keys, self._strength, WaitPolicy.SKIP)
+            if not all(lock.granted for lock in held):
+                raise TransactionError(
+                    f'could not obtain lock on row in relation "{table}"', "55P03"
+                )
+            if any(lock.changed for lock in held):
+                raise Restart

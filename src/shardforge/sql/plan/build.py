@@ -69,9 +69,10 @@ class Builder:
             case tree.LockRows(input=inner):
                 below = self.build(inner, wanted, few=few)
                 keys = tuple(column for column, _ in relation.keys)
+                tables = tuple(table.name for _, table in relation.keys)
                 return nodes.LockRows(
                     columns=below.columns, rows=below.rows, order=below.order, input=below, keys=keys,
-                    strength=relation.strength, policy=relation.policy,
+                    tables=tables, strength=relation.strength, policy=relation.policy,
                 )  # fmt: skip
         return self._other(relation)
 

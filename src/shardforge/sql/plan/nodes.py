@@ -182,6 +182,7 @@ class LockRows(Node):
 
     input: Node
     keys: tuple[ColumnId, ...]
+    tables: tuple[str, ...]
     strength: int
     policy: str
 

@@ -22,6 +22,7 @@ from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.catalog.tablelocks import LockOwner
 from shardforge.sql.execute import ExecContext, Executable
+from shardforge.sql.execute.deferral import DeferralMark
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
 from shardforge.sql.session import lifting, utility
@@ -50,6 +51,7 @@ class Savepoint:
     mark: int
     settings: int
     overlay: CatalogSnapshot | None
+    deferral: DeferralMark
 
 
 class Session:
@@ -348,7 +350,8 @@ class Session:
     def savepoint(self, name: str) -> None:
         """SAVEPOINT."""
         mark = self.transaction().savepoint()
-        self.savepoints.append(Savepoint(name, mark, self.settings.mark(), self.overlay))
+        deferral = self.context().deferral.mark()
+        self.savepoints.append(Savepoint(name, mark, self.settings.mark(), self.overlay, deferral))
 
     def _find_savepoint(self, name: str) -> int:
         for offset in range(len(self.savepoints) - 1, -1, -1):
@@ -369,6 +372,7 @@ class Session:
         self.transaction().rollback_to(savepoint.mark)
         self.settings.rollback_to(savepoint.settings)
         self.overlay = savepoint.overlay
+        self.context().deferral.rollback_to(savepoint.deferral)
         del self.savepoints[offset + 1 :]
         self.status = "T"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shardforge.errors import QueryError, TransactionError, unsupported
 from shardforge.sql.bind.tree import ColumnId, OutputColumn
 from shardforge.sql.ddl import execute_ddl
-from shardforge.sql.session import copying, explain, prepared_sql
+from shardforge.sql.session import copying, explain, prepared_sql, set_constraints
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.parameters import parameter
 from shardforge.sql.types.interval_text import (
@@ -252,15 +252,6 @@ async def _show(session: Session, node: Node, prepared: Prepared, params: Sequen
     return Outcome("SHOW", columns, rows=[(session.settings.show(name),)])
 
 
-async def _constraints(
-    session: Session, node: Node, prepared: Prepared, params: Sequence[Any]
-) -> Outcome:
-    if node.get("deferred") or node.get("constraints"):
-        raise unsupported("SET CONSTRAINTS, but for ALL IMMEDIATE")
-    await session.context().check_deferred_now()
-    return Outcome("SET CONSTRAINTS")
-
-
 async def _discard(
     session: Session, node: Node, prepared: Prepared, params: Sequence[Any]
 ) -> Outcome:
@@ -308,7 +299,7 @@ _TABLE: dict[str, Run] = {
     "TransactionStmt": _transaction,
     "VariableSetStmt": _set,
     "VariableShowStmt": _show,
-    "ConstraintsSetStmt": _constraints,
+    "ConstraintsSetStmt": set_constraints.run,
     "DiscardStmt": _discard,
     "PrepareStmt": prepared_sql.prepare,
     "ExecuteStmt": prepared_sql.execute,
