@@ -42,6 +42,12 @@ def run(loop: str, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
     assert not complaints
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Return once a condition holds that nothing announces."""
+    while not holds():  # noqa: ASYNC110  # a turn of the loop, not a pause
+        await asyncio.sleep(0)
+
+
 @dataclass
 class Member:
     """A network that listens, and what it was sent."""

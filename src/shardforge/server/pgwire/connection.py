@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError
+from shardforge.server.peer.forward import Origin
 from shardforge.server.pgwire import backend, frontend
 from shardforge.server.pgwire.conversation import Conversation
 from shardforge.server.pgwire.flow import PARK, Flow
@@ -28,15 +29,27 @@ log = logging.getLogger("shardforge.pgwire")
 
 
 class Connection(asyncio.Protocol):
-    """The protocol object of one client. `server` owns it; it ends when either side closes."""
+    """The protocol object of one client. `server` owns it; it ends when either side closes.
 
-    def __init__(self, server: Server) -> None:
+    `origin` is set when another node forwards the client, and trust in it is judged by `judged_host`.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        tls: bool = False,
+        origin: Origin | None = None,
+        judged_host: str = "",
+    ) -> None:
         self.server = server
+        self.origin = origin
+        self._judged_host = judged_host
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self.reader = frontend.MessageReader()
         self.conversation: Conversation | None = None
-        self.tls = False
+        self.tls = tls or (origin is not None and origin.tls)
         self._messages: deque[frontend.Message] = deque()
         self._queued_bytes = 0
         self._reading = True
@@ -59,6 +72,8 @@ class Connection(asyncio.Protocol):
             self.server.connections.add(self)
             self._deadline = self.loop.call_later(STARTUP_SECONDS_MAX, self.abort)
             self._flow.start()
+            if self.origin is not None:
+                self.data_received(self.origin.packet)
 
     def data_received(self, data: bytes) -> None:
         """Cut into messages; run what can be run."""
@@ -156,6 +171,23 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Let `protocol` go on with the client, with what it has sent since its start-up packet. Raises Closed."""
+        transport = self.transport
+        if self._malformed is not None:
+            raise self._malformed
+        if self._lost or transport is None or transport.is_closing():
+            raise Closed
+        self.transport = None
+        whole = [backend.message(bytes([kind]), body) for kind, body in self._messages]
+        rest = b"".join(whole) + self.reader.take_rest()
+        if not self._reading:
+            transport.resume_reading()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if rest:
+            protocol.data_received(rest)
+
     async def start_tls(self) -> None:
         """Go on encrypted. Bytes sent in the clear after the request are refused (CVE-2021-23214)."""
         assert self.transport is not None, "asked for by a connected client"
@@ -247,6 +279,16 @@ class Connection(asyncio.Protocol):
         await asyncio.shield(self._closed)
 
     @property
-    def peer(self) -> Any:
-        """The client's address, as the transport tells it."""
-        return self.transport.get_extra_info("peername") if self.transport is not None else None
+    def address(self) -> tuple[str, int]:
+        """Where the client is. Raises Closed when it has gone."""
+        if self.origin is not None:
+            return self.origin.host, self.origin.port
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        if not isinstance(peer, tuple):
+            raise Closed
+        return peer[0], peer[1]
+
+    @property
+    def judged_host(self) -> str:
+        """The address by which it is decided whether the client needs a password. Raises Closed when it has gone."""
+        return self._judged_host or self.address[0]

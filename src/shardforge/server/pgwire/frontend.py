@@ -99,6 +99,12 @@ class MessageReader:
             self._keep(data[start:], 5)
         return messages
 
+    def take_rest(self) -> bytes:
+        """What was received and not cut into messages; somebody else goes on with the stream."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return rest
+
     @property
     def pending_bytes(self) -> int:
         """Bytes received and not yet cut into messages."""

@@ -18,8 +18,12 @@ from shardforge.errors import (
     Reaction,
     TransactionError,
 )
+from shardforge.ids import NodeId
 from shardforge.ports import Clock
-from shardforge.server.pgwire.connection import Connection
+from shardforge.server.listener import ALPN, Callers, Listener
+from shardforge.server.peer.forward import Forwarded, read_origin
+from shardforge.server.peer.network import PeerNetwork
+from shardforge.server.pgwire.connection import STARTUP_SECONDS_MAX, Connection
 from shardforge.sql.catalog.descriptors import Role
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.session import Session
@@ -51,6 +55,7 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(list(ALPN))
     try:
         context.load_cert_chain(Path(security.tls_certificate), Path(security.tls_key))
     except (OSError, ssl.SSLError) as error:
@@ -63,7 +68,7 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
 
 
 class Server:
-    """Serves the PostgreSQL protocol on the configured address."""
+    """Serves the PostgreSQL protocol on the configured address, and lets gRPC and other nodes in there."""
 
     def __init__(self, config: Config, telemetry: Telemetry, clock: Clock) -> None:
         self.config = config
@@ -71,10 +76,18 @@ class Server:
         """What sessions run on; None while this node does not serve."""
         self.telemetry = telemetry
         self._clock = clock
+        self.peers: PeerNetwork | None = None
+        """Set before `listen` when there are other nodes."""
+        self.forward_to: Callable[[], NodeId | None] = lambda: None
+        """Which other node serves clients; None: this one does, or nobody is known to."""
+        self.grpc_path: str | None = None
+        """Set before `listen`: the Unix socket of the gRPC server."""
+        self.forwarded: set[Forwarded] = set()
+        self.serving_seconds = SERVING_SECONDS
         self._waiting: list[asyncio.Future[None]] = []
         self.tls = tls_context(config)
         self.connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self.record_span: Callable[[str, str, int, int], None] | None = None
         """Set when tracing is on: (kind, statement, start, end in nanoseconds since 1970)."""
         self._slow_seconds = config.sql.slow_statement_ms / 1000
@@ -82,19 +95,32 @@ class Server:
     async def listen(self) -> tuple[str, int]:
         """Accept clients; returns the address. Raises NetworkError when it is in use."""
         host, port = split_address(self.config.cluster.bind_address)
-        loop = asyncio.get_running_loop()
+        callers = Callers(
+            lambda tls: Connection(self, tls=tls), grpc_path=self.grpc_path, tls=self.tls
+        )
+        if self.peers is not None:
+            callers.peer = self.peers.accept
+            self.peers.on_splice(self._take_forwarded)
+        listener = Listener(callers, STARTUP_SECONDS_MAX)
         try:
-            self._listener = await loop.create_server(
-                lambda: Connection(self), host, port, backlog=1024
-            )
+            address = await listener.listen(host, port)
         except OSError as error:
             raise NetworkError(
                 f"cannot listen on {host}:{port}: {error.strerror or error}",
                 "08006",
                 hint="Stop what uses the port, or choose another with --bind.",
             ) from error
-        address = self._listener.sockets[0].getsockname()
-        return address[0], address[1]
+        self._listener = listener
+        return address
+
+    def _take_forwarded(
+        self, node: NodeId, preamble: bytes, transport: asyncio.Transport
+    ) -> Callable[[], Connection]:
+        """A client that another node forwards. Raises DatabaseError when it cannot be served here."""
+        origin, judged_host = read_origin(preamble, transport)
+        if self.instance is None:
+            raise ConsensusError(f"node {self.config.cluster.node_id} does not serve at present")
+        return lambda: Connection(self, origin=origin, judged_host=judged_host)
 
     def serve(self, instance: Instance) -> None:
         """Let sessions begin."""
@@ -104,15 +130,23 @@ class Server:
         for waiter in waiting:
             _settle(waiter)
 
-    async def serving(self) -> Instance:
-        """The instance, awaited for a while if this node does not serve yet. Raises ConsensusError 57P03."""
+    async def wait_serving(self, seconds: float) -> None:
+        """Return when this node serves, or after a while."""
         if self.instance is None:
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
             self._waiting.append(waiter)
-            timer = loop.call_later(SERVING_SECONDS, _settle, waiter)
-            await waiter
-            timer.cancel()
+            timer = loop.call_later(seconds, _settle, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+
+    async def serving(self) -> Instance:
+        """The instance, awaited for a while if this node does not serve yet. Raises ConsensusError 57P03."""
+        await self.wait_serving(self.serving_seconds)
         if self.instance is None:
             raise ConsensusError(
                 "no node leads the cluster at present",
@@ -204,12 +238,17 @@ class Server:
         """Stop accepting, let running statements end, then close what is left."""
         if self._listener is not None:
             self._listener.close()
-        for connection in list(self.connections):
-            connection.shut_down()
-        waiting = [asyncio.ensure_future(c.wait_closed()) for c in self.connections]
+        clients: list[Connection | Forwarded] = [*self.connections, *self.forwarded]
+        for client in clients:
+            client.shut_down()
+        waiting = [asyncio.ensure_future(client.wait_closed()) for client in clients]
         if waiting:
             _, pending = await asyncio.wait(waiting, timeout=seconds)
             for connection in list(self.connections):
                 connection.abort()
+            for forwarded in list(self.forwarded):
+                forwarded.abort()
             for task in pending:
                 task.cancel()
+        if self._listener is not None:
+            await self._listener.abort()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shardforge.errors import DatabaseError, NetworkError, QueryError
+from shardforge.server.peer.forward import forward_cancel, forward_session
 from shardforge.server.pgwire import authentication, backend, frontend
 from shardforge.sql.session.session import Session
 from shardforge.sql.session.settings import Settings
@@ -36,7 +37,10 @@ class Greeting:
 
 
 async def greet(connection: Connection) -> Greeting | None:
-    """Go through start-up; None when the connection was only a cancel request. Raises NetworkError or QueryError."""
+    """Go through start-up; None when nothing is left to do here: it was a cancel request, or another node serves it.
+
+    Raises DatabaseError, or Closed.
+    """
     while True:
         message = await connection.next_message()
         startup = frontend.read_startup(message.body)
@@ -48,9 +52,13 @@ async def greet(connection: Connection) -> Greeting | None:
         elif startup.code == frontend.GSSENC_REQUEST:
             connection.write(b"N")
         elif startup.code == frontend.CANCEL_REQUEST:
-            connection.server.cancel(startup.process_id, startup.secret)
+            if not await forward_cancel(connection, message.body):
+                connection.server.cancel(startup.process_id, startup.secret)
             return None
         elif startup.code >> 16 == 3:
+            connection.start_messages()
+            if await forward_session(connection, message.body):
+                return None
             return await _log_in(connection, startup.code, startup.parameters)
         else:
             version = f"{startup.code >> 16}.{startup.code & 0xFFFF}"
@@ -61,7 +69,6 @@ async def greet(connection: Connection) -> Greeting | None:
 
 async def _log_in(connection: Connection, code: int, parameters: dict[str, str]) -> Greeting:
     server = connection.server
-    connection.start_messages()
     if server.config.security.tls_required and not connection.tls:
         raise NetworkError("connection requires TLS", "28000", hint="Connect with sslmode=require.")
     _negotiate(connection, code, parameters)
@@ -69,12 +76,11 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
     if not user:
         raise NetworkError("no PostgreSQL user name specified in startup packet", "28000")
     database = parameters.get("database") or user
-    peer = connection.peer
-    host = peer[0] if isinstance(peer, tuple) else ""
+    host, _ = connection.address
     instance = await server.serving()
     catalog = instance.catalog
     role = catalog.role_named(user)
-    if authentication.needs_password(server.config.security, host):
+    if authentication.needs_password(server.config.security, connection.judged_host):
         await _authenticate(connection, authentication.ScramExchange(user, role), user)
     if role is None or not role.login:
         why = (
