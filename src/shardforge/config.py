@@ -154,7 +154,7 @@ class ClusterConfig:
     )
     advertise_address: str = key(
         "", lambda v: v if v == "" else _address(v), 'text like "10.0.0.5:5432", or ""',
-        "What other nodes are told to connect to.", later="replicated clusters",
+        "Where other nodes reach this one; empty: bind_address.",
     )  # fmt: skip
     data_directory: str = key("./data", _text, "a folder", "Everything this node keeps.")
 
@@ -165,11 +165,11 @@ class RaftConfig:
 
     election_timeout_ms: int = key(
         150, _integer(10, 60_000), "an integer from 10 to 60000",
-        "A follower without news from its leader for this long campaigns.", later="replicated clusters",
+        "A follower without news from its leader for this long campaigns.",
     )  # fmt: skip
     heartbeat_interval_ms: int = key(
         50, _integer(5, 10_000), "an integer from 5 to 10000, below half of election_timeout_ms",
-        "How often a leader shows that it is there.", later="replicated clusters",
+        "How often a leader shows that it is there.",
     )  # fmt: skip
     snapshot_interval_entries: int = key(
         10_000, _integer(100, 10**9), "an integer from 100 to 1000000000",
@@ -216,22 +216,27 @@ class ReplicationConfig:
     """Copies of each shard."""
 
     factor: int = key(
-        1,
+        3,
         _integer(1, 9),
         "an odd integer from 1 to 9",
-        "Voting replicas of each shard.",
-        later="replicated clusters",
+        "Voting replicas of each shard, once there are so many nodes.",
+    )
+    down_after_sec: int = key(
+        60,
+        _integer(1, 86_400),
+        "an integer from 1 to 86400",
+        "A node that does not answer for so long is replaced by one without replicas.",
     )
     consistency_level: str = key(
         "strong", _choice("strong", "bounded", "eventual"), '"strong", "bounded" or "eventual"',
-        "What a read may see.", later="follower reads",
+        "What a read accepts on a node that reaches no majority; others always read strongly.",
     )  # fmt: skip
     async_replication: bool = key(
         False,
         _flag,
         "true or false",
         "Acknowledge after the leader's own disk.",
-        later="replicated clusters",
+        later="acknowledgement before the quorum",
     )
 
 
@@ -301,6 +306,12 @@ class SecurityConfig:
         "", _text, 'a PEM file, or ""', "The server's certificate chain; empty: no TLS."
     )
     tls_key: str = key("", _text, 'a PEM file, or ""', "The certificate's private key.")
+    tls_ca: str = key(
+        "",
+        _text,
+        'a PEM file, or ""',
+        "Who signs the nodes' certificates: with it, nodes talk over mutual TLS.",
+    )
     tls_required: bool = key(False, _flag, "true or false", "Refuse connections without TLS.")
 
 
@@ -416,13 +427,11 @@ def _checked_together(config: Config) -> Config:
         raise ConfigError(
             f"replication.factor = {config.replication.factor}: expected an odd integer from 1 to 9"
         )
-    if config.replication.factor > 1:
-        raise ConfigError(
-            f"replication.factor = {config.replication.factor}: this release runs one node, expected 1"
-        )
     security = config.security
     if bool(security.tls_certificate) != bool(security.tls_key):
         raise ConfigError("security.tls_certificate and security.tls_key: expected both or neither")
+    if security.tls_ca and not security.tls_certificate:
+        raise ConfigError("security.tls_ca: expected security.tls_certificate and security.tls_key")
     if security.tls_required and not security.tls_certificate:
         raise ConfigError(
             "security.tls_required = true: expected security.tls_certificate and security.tls_key"

@@ -65,7 +65,7 @@ def test_sources_override_in_order(tmp_path: Path) -> None:
         ("[raft]\nheartbeat_interval_ms = 100\n", ["raft.heartbeat_interval_ms = 100", "half"]),
         ("[raft]\nmax_log_entries = 5000\n", ["raft.max_log_entries = 5000", "at least"]),
         ("[replication]\nfactor = 2\n", ["replication.factor = 2", "odd"]),
-        ("[replication]\nfactor = 3\n", ["replication.factor = 3", "one node"]),
+        ("[replication]\nfactor = 4\n", ["replication.factor = 4", "odd"]),
         ('[security]\ntls_key = "x"\n', ["tls_certificate", "both or neither"]),
         ("stray = 1\n", ["stands outside a section"]),
         ("[sql\n", ["not valid TOML"]),

@@ -16,7 +16,8 @@ from shardforge.shard.consensus import Timing
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import MemoryFiles
 from shardforge.shard.host import Host
-from shardforge.shard.replica import Replica, ReplicaOptions
+from shardforge.shard.replica import Replica
+from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage import mvcc
 from shardforge.testing.network import Fabric
 

@@ -39,6 +39,9 @@ def start(
     config: ConfigOption = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where this node keeps its data.")] = None,
     bind: Annotated[str | None, typer.Option(help="HOST:PORT to listen on.")] = None,
+    join: Annotated[
+        list[str] | None, typer.Option(help="HOST:PORT of a node whose cluster a new node joins.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics; 0 is off.")
     ] = None,
@@ -55,7 +58,7 @@ def start(
         )
         from shardforge.cli.serve import serve  # other commands need none of the server
 
-        serve(settings)
+        serve(settings, join or [])
     except DatabaseError as error:
         fail(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Sequence
 
 import typer
 import uvloop
@@ -13,10 +14,10 @@ from shardforge.config import Config
 from shardforge.node import Node
 
 
-def serve(config: Config) -> None:
-    """Run a node until SIGINT or SIGTERM. Raises DatabaseError when it cannot start."""
+def serve(config: Config, seeds: Sequence[str] = ()) -> None:
+    """Run a node until SIGINT or SIGTERM; it joins the cluster of `seeds` if it is new. Raises DatabaseError."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config))
+        runner.run(_serve(config, seeds))
 
 
 def _relax_collector() -> None:
@@ -26,8 +27,8 @@ def _relax_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def _serve(config: Config) -> None:
-    node = Node(config)
+async def _serve(config: Config, seeds: Sequence[str]) -> None:
+    node = Node(config, seeds=seeds)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -39,6 +39,7 @@ from shardforge.node.reports import (
 )
 from shardforge.node.rows import MemberRows
 from shardforge.ports import Clock, Network
+from shardforge.raft.confchange import ChangeKind, ConfChange
 from shardforge.raft.messages import ConfState
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
@@ -60,6 +61,16 @@ def voters_of(members: ConfState) -> set[NodeId]:
 def nodes_of(members: ConfState) -> set[NodeId]:
     """Everyone who has a replica."""
     return voters_of(members) | {NodeId(node) for node in members.learners}
+
+
+def described(change: ConfChange) -> str:
+    """A membership change in words."""
+    words = {
+        ChangeKind.ADD_VOTER: "votes",
+        ChangeKind.ADD_LEARNER: "learns",
+        ChangeKind.REMOVE: "goes",
+    }
+    return ", ".join(f"node {c.node} {words.get(c.kind, c.kind.name)}" for c in change.changes)
 
 
 class Governing:
@@ -85,20 +96,33 @@ class Governing:
         self._changing = asyncio.Lock()
         self._asking: dict[NodeId, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        host.listen(self._on_change)
+
+    def _on_change(self, _replica: Replica) -> None:
+        self._wake.set()
 
     def _now(self) -> float:
         return self._clock.monotonic_ns() / 1e9
 
     # ---- who belongs -----------------------------------------------------------------------------
 
-    async def begin(self, address: str, version: str) -> None:
-        """Learn who the members are, and that this node is one."""
+    async def begin(self, founders: Mapping[NodeId, str], address: str, version: str) -> None:
+        """Learn who the members are: the founders, before anybody was noted. Raises DatabaseError."""
         self.members = await self._rows.load()
-        own = next((m for m in self.members if m.id == self._host.node), None)
         now_us = self._clock.wall_us()
-        if own is None:
-            own = Member(self._host.node, address, ACTIVE, "", version, now_us)
+        if not self.members:
+            for node, at in founders.items():
+                await self._put(Member(node, at, ACTIVE, "", version, now_us))
+        [own] = [member for member in self.members if member.id == self._host.node]
         await self._put(replace(own, address=address, version=version))
+        await self._publish()
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        self._host.unlisten(self._on_change)
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
     async def _put(self, member: Member) -> None:
         if member in self.members:
@@ -209,10 +233,12 @@ class Governing:
             await self._step(replica, goal, keep)
         if meta_may_follow(goal, [replica.members for replica in others]):
             await self._step(host.meta, goal, ())
-        await self._remove_spare()
+        await self._remove_spare(goal)
         await self._let_leave()
 
     async def _step(self, replica: Replica, goal: Goal, keep: set[NodeId] | tuple[()]) -> None:
+        if replica.changing_members:
+            return
         match = replica.followers()
         step = next_step(replica.members, goal, keep, match, replica.last_index)
         if step is None:
@@ -220,17 +246,18 @@ class Governing:
         for node in step.create:
             await self._create(replica.descriptor, node)
         if replica.change_members(step.change):
-            log.info("shard %d: %s", replica.id, step.change)
-            self._wake.set()
+            log.info("shard %d: %s", replica.id, described(step.change))
 
     async def _create(self, descriptor: ShardDescriptor, node: NodeId) -> None:
         bare = replace(descriptor, voters=())
         await self._network.call(node, CREATE, pack([bare]), CREATE_SECONDS)
 
-    async def _remove_spare(self) -> None:
+    async def _remove_spare(self, goal: Goal) -> None:
         """Have nodes delete replicas that their groups removed."""
         here = {replica.id: replica for replica in self._host.replicas}
         for node, report in list(self.reports.items()):
+            if node in goal.nodes:
+                continue
             gone = [
                 Drop(shard.shard, here[shard.shard].applied)
                 for shard in report.shards

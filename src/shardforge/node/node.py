@@ -6,9 +6,11 @@ The reverse to stop. A stop needs no clean-up to be safe: start-up is recovery.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from shardforge import __version__
@@ -16,22 +18,28 @@ from shardforge.adapters import logs
 from shardforge.adapters.blocking import ThreadBlocking
 from shardforge.adapters.clock import SystemClock
 from shardforge.config import Config, not_yet_in_force, split_address
-from shardforge.errors import TransactionError
+from shardforge.errors import ConsensusError, DatabaseError, TransactionError
 from shardforge.ids import NodeId
+from shardforge.node.governing import Governing
+from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, join
 from shardforge.node.leading import Leading
+from shardforge.node.peering import Peering
+from shardforge.node.reports import AddressBook, pack, unpack
+from shardforge.node.rows import MemberRows
 from shardforge.ports import Network
+from shardforge.server.peer.network import PeerNetwork
+from shardforge.server.peer.tls import peer_contexts
 from shardforge.server.pgwire.server import Server
 from shardforge.shard.host import Host
-from shardforge.shard.peers import NoPeers
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
-from shardforge.storage.layout import DataDirectory
+from shardforge.storage.layout import DataDirectory, NodeIdentity
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import ClosedTimestamps
-from shardforge.txn.store import Metrics, open_host
+from shardforge.txn.closed import ClosedTimestamps, closed_now
+from shardforge.txn.store import Metrics, Store, open_host
 
 DRAIN_SECONDS = 8.0
-"""How long a lone node lets running statements go on when it stops."""
+"""How long a lone node lets running statements go on when it stops; others leave them to a new node sooner."""
 HAND_OVER_SECONDS = 3.0
 
 log = logging.getLogger("shardforge.node")
@@ -41,29 +49,51 @@ class Node:
     """One running node. `address` is where it listens."""
 
     def __init__(
-        self, config: Config, network: Network | None = None, voters: Sequence[int] = ()
+        self,
+        config: Config,
+        *,
+        seeds: Sequence[str] = (),
+        network: Network | None = None,
+        founders: Mapping[int, str] | None = None,
     ) -> None:
-        """`voters`: the nodes of a cluster that is new with all of them; this node alone by default."""
+        """`seeds`: nodes of the cluster to join, as "host:port". `network` None: TCP.
+
+        `founders`: the nodes, with their addresses, of a cluster that is new with all of them; by default this one.
+        """
         self.config = config
         self.id = NodeId(config.cluster.node_id or 1)
-        self._network = network or NoPeers()
-        self._voters = [NodeId(node) for node in voters] or [self.id]
         self.address: tuple[str, int] = split_address(config.cluster.bind_address)
         self.telemetry = Telemetry()
         self.clock = SystemClock()
         self.closed = ClosedTimestamps()
+        self.host: Host | None = None
+        self.leading: Leading | None = None
+        self.peering: Peering | None = None
+        self.governing: Governing | None = None
+        self.server: Server | None = None
+        self._seeds = tuple(seeds)
+        self._network = network
+        self._tcp: PeerNetwork | None = None
+        self._founders = dict(founders or {})
+        self._identity: NodeIdentity | None = None
+        self._book: AddressBook | None = None
+        self._directory: DataDirectory | None = None
         self._random = random.Random()
         self._started_us = self.clock.wall_us()
         self._closers: list[Callable[[], None]] = []
         self._blocking: ThreadBlocking | None = None
-        self.host: Host | None = None
-        self.leading: Leading | None = None
-        self.server: Server | None = None
+        self._government: asyncio.Task[None] | None = None
+        self._giving_way: asyncio.Task[None] | None = None
 
     @property
     def instance(self) -> Instance | None:
         """What sessions run on, while this node serves."""
         return None if self.server is None else self.server.instance
+
+    @property
+    def advertised(self) -> str:
+        """Where other nodes reach this one."""
+        return self.config.cluster.advertise_address or f"{self.address[0]}:{self.address[1]}"
 
     async def start(self) -> None:
         """Bring the node up. Raises DatabaseError, with everything released, when it cannot."""
@@ -75,34 +105,121 @@ class Node:
 
     async def _start(self) -> None:
         config = self.config
-        directory = None
-        if config.storage.engine != "memory":
-            directory = DataDirectory.open(
-                Path(config.cluster.data_directory),
-                node_id=self.id,
-                cluster_name=config.cluster.name,
-            )
-            self._closers.append(directory.close)
-            handlers = logs.open_logs(directory.logs, config.monitoring.log_level)
-            self._closers.append(lambda: logs.close_logs(handlers))
-        log.info("ShardForge %s starts", __version__)
         self._blocking = ThreadBlocking()
-        self.host = open_host(
-            directory, config, self.clock, self._blocking, self._network, self._random, self.id, self._voters
-        )  # fmt: skip
         self.server = Server(config, self.telemetry, self.clock)
+        self.server.forward_to = self._forward_to
+        known = self._open_known()
+        self._tcp = tcp = PeerNetwork(
+            NodeId(0) if known is None else self.id, "" if known is None else known.cluster_id,
+            self._random, peer_contexts(config),
+        )  # fmt: skip
+        tcp.open_to_strangers(JOIN)
+        self.server.peers = tcp
+        self.address = await self.server.listen()
+        self._identity = identity = known or await self._become_known(tcp)
+        log.info(
+            "ShardForge %s starts as node %d of %s", __version__, self.id, identity.cluster_name
+        )
+        network = self._network or tcp
+        voters = [NodeId(node) for node in sorted(self._founders)] or [self.id]
+        self.host = open_host(
+            self._directory, config, self.clock, self._blocking, network, self._random, self.id,
+            voters if identity.founder else (),
+        )  # fmt: skip
+        self.peering = Peering(
+            self.host, self._directory, network, self._blocking, self.clock,
+            lambda: self.advertised, self._serves, self.closed.offer,
+        )  # fmt: skip
+        if self._book is not None:
+            self.peering.learn(self._book)
+            await self.peering.keep()
+        network.on_call(JOIN, self._on_join)
         self.leading = Leading(
             self.host, self._begin_tenure, self._tenure_began, self._tenure_ends, self._stand_by
         )
         self.host.start()
         self.leading.start()
-        if self.host.alone:
+        if self.host.replicas and self.host.alone:
             await self.leading.first_tenure()
         self._observe()
-        self.address = await self.server.listen()
         for name, feature in not_yet_in_force(config):
             log.debug("%s is not yet in force: it waits for %s", name, feature)
         log.info("ready for connections on %s:%d", *self.address)
+
+    # ---- who this node is ------------------------------------------------------------------------
+
+    @property
+    def _path(self) -> Path | None:
+        if self.config.storage.engine == "memory":
+            return None
+        return Path(self.config.cluster.data_directory)
+
+    def _open_known(self) -> NodeIdentity | None:
+        """The identity that the data directory has, or that a new cluster gives it; None: a cluster is to be joined."""
+        path = self._path
+        known = None if path is None else DataDirectory.known(path)
+        name = self.config.cluster.name
+        if known is None and self._seeds:
+            return None
+        if path is None:
+            return NodeIdentity(self.id, str(uuid.uuid4()), name)
+        if known is not None and not self.config.cluster.node_id:
+            self.id = NodeId(known.node_id)
+        self._open_directory(path, name if known is None else known.cluster_name, "")
+        assert self._directory is not None, "opened just now"
+        return self._directory.node
+
+    async def _become_known(self, network: PeerNetwork) -> NodeIdentity:
+        """Join the cluster of the seeds."""
+        wanted = self.config.cluster.node_id
+        admission = await join(network, self._seeds, self.advertised, wanted)
+        self.id, self._book = admission.node, admission.book
+        network.node, network.cluster_id = admission.node, admission.cluster_id
+        path = self._path
+        if path is not None:
+            self._open_directory(path, admission.cluster_name, admission.cluster_id)
+        return NodeIdentity(
+            admission.node, admission.cluster_id, admission.cluster_name, founder=False
+        )
+
+    def _open_directory(self, path: Path, name: str, joined: str) -> None:
+        directory = DataDirectory.open(path, node_id=self.id, cluster_name=name, joined=joined)
+        self._directory = directory
+        self._closers.append(directory.close)
+        handlers = logs.open_logs(directory.logs, self.config.monitoring.log_level)
+        self._closers.append(lambda: logs.close_logs(handlers))
+
+    async def _on_join(self, _sender: NodeId, body: bytes) -> bytes:
+        """Admit a node, or have the serving node do so."""
+        assert self.peering is not None, "called by peers of a running node"
+        serving = self.peering.serving_node()
+        if serving is None:
+            raise ConsensusError(
+                "no node leads the cluster at present", hint="Try again in a moment."
+            )
+        if serving != self.id:
+            return await self.peering.network.call(serving, JOIN, body, ASK_SECONDS)
+        if self.governing is None:
+            raise ConsensusError("this node begins to lead at this moment", hint="Try again.")
+        request = unpack(body, JoinRequest)
+        member = await self.governing.admit(
+            request.token, request.address, request.version, request.node
+        )
+        identity = self._identity
+        assert identity is not None, "called by peers of a running node"
+        return pack(
+            Admission(member.id, identity.cluster_id, identity.cluster_name, self.peering.book)
+        )
+
+    def _serves(self) -> bool:
+        return self.instance is not None and not self.instance.standby
+
+    def _forward_to(self) -> NodeId | None:
+        """Who serves a client that came here, if that is another node."""
+        if self.instance is not None or self.peering is None:
+            return None
+        serving = self.peering.serving_node()
+        return None if serving == self.id else serving
 
     # ---- tenures ---------------------------------------------------------------------------------
 
@@ -134,9 +251,48 @@ class Node:
     def _tenure_began(self, tenure: Tenure) -> None:
         assert self.server is not None, "called by start"
         self.server.serve(tenure.instance)
+        store = tenure.store
+        if isinstance(store, Store):
+            self._government = asyncio.create_task(self._govern(store), name="governing")
+
+    async def _govern(self, store: Store) -> None:
+        host, peering = self.host, self.peering
+        assert host is not None, "a tenure has a host"
+        assert peering is not None, "a tenure has peers"
+        governing = Governing(
+            host, peering.network, peering, MemberRows(store.coordinator), self.clock,
+            self.config.replication.factor, self.config.replication.down_after_sec,
+            lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
+        )  # fmt: skip
+        try:
+            founders = {NodeId(node): address for node, address in self._founders.items()}
+            await governing.begin(
+                founders or {self.id: self.advertised}, self.advertised, __version__
+            )
+            self.governing = governing
+            await governing.run()
+        except DatabaseError as error:
+            log.warning("the cluster is not looked after any more: %s", error)
+        finally:
+            self.governing = None
+            await governing.close()
+
+    def _yield_to(self, node: NodeId) -> None:
+        """Let another node lead, because this one is to hold no replicas."""
+        if self._giving_way is None or self._giving_way.done():
+            self._giving_way = asyncio.create_task(self._give_way(node), name="yield")
+
+    async def _give_way(self, node: NodeId) -> None:
+        assert self.leading is not None, "a tenure has begun"
+        await self.leading.give_way(node, HAND_OVER_SECONDS)
+        self.leading.resume()
 
     async def _tenure_ends(self, tenure: Tenure) -> None:
         assert self.server is not None, "called by start"
+        if self._government is not None:
+            self._government.cancel()
+            await asyncio.gather(self._government, return_exceptions=True)
+            self._government = None
         await self.server.end_sessions(
             TransactionError(
                 "terminating connection because another node leads the cluster now", "57P01",
@@ -176,9 +332,11 @@ class Node:
         """Drain connections and stop; at most about `DRAIN_SECONDS` and a flush."""
         if self.server is not None:
             log.info("draining connections")
-            await self.server.drain(DRAIN_SECONDS)
+            lone = self.host is not None and self.host.alone
+            await self.server.drain(DRAIN_SECONDS if lone else DRAIN_SECONDS / 4)
         successor = self._successor()
         if self.leading is not None and successor is not None:
+            log.info("node %d takes over", successor)
             await self.leading.give_way(successor, HAND_OVER_SECONDS)
         log.info("stopped")
         await self._release()
@@ -202,6 +360,9 @@ class Node:
         if self.host is not None:
             await self.host.close()
             self.host = None
+        if self._tcp is not None:
+            await self._tcp.close()
+            self._tcp = None
         if self._blocking is not None:
             self._blocking.close()
             self._blocking = None

@@ -45,7 +45,7 @@ class Peering:
         self.book = AddressBook(0, NodeId(0), [])
         self._host = host
         self._directory = directory
-        self._network = network
+        self.network = network
         self._blocking = blocking
         self._clock = clock
         self._address = address
@@ -72,9 +72,9 @@ class Peering:
         self.book = book
         for node, address in book.nodes:
             if node != here and before.get(node) != address:
-                self._network.set_address(node, address)
+                self.network.set_address(node, address)
         for node in before.keys() - dict(book.nodes).keys() - {here}:
-            self._network.forget(node)
+            self.network.forget(node)
 
     async def keep(self) -> None:
         """Write the address book down, where a start finds it."""

@@ -85,7 +85,7 @@ def report_of(host: Host, address: str, version: str, *, serving: bool) -> NodeR
     shards = [
         ShardReport(
             replica.id, replica.term, replica.lead or NodeId(0), replica.applied, replica.last_index,
-            replica.members, replica.engine.approximate_size(), str(replica.failure or ""),
+            replica.members, replica.size_bytes, str(replica.failure or ""),
         )
         for replica in host.replicas
     ]  # fmt: skip

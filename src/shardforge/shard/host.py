@@ -18,8 +18,9 @@ from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.fetch import Fetch
 from shardforge.shard.files import ShardFiles
 from shardforge.shard.peers import Outbox, decode_frame
-from shardforge.shard.replica import LogCounters, Replica, ReplicaOptions, Surroundings
+from shardforge.shard.replica import Replica
 from shardforge.shard.snapshot import METHOD, decode_pull
+from shardforge.shard.surroundings import LogCounters, ReplicaOptions, Surroundings
 
 FilesOf = Callable[[ShardDescriptor], ShardFiles]
 

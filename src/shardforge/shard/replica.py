@@ -16,12 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId, ShardId, TxnId
-from shardforge.ports import Blocking, Clock
 from shardforge.raft.confchange import ConfChange
 from shardforge.raft.messages import ConfState, Entry, EntryKind, Message, MessageKind, Snapshot
 from shardforge.raft.rawnode import Ready
@@ -37,21 +35,19 @@ from shardforge.shard.command import (
 )
 from shardforge.shard.consensus import (
     LogReader,
-    Timing,
     encode_membership,
     found,
     make_node,
     membership_of,
 )
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.fetch import Fetch
 from shardforge.shard.files import ShardFiles
-from shardforge.shard.peers import Outbox
 from shardforge.shard.pending import Mark, Pending
 from shardforge.shard.proposals import Done, Proposal, Proposals, Proposed
 from shardforge.shard.snapshot import Pins
+from shardforge.shard.staging import Staging
+from shardforge.shard.surroundings import Surroundings
 from shardforge.storage import mvcc
-from shardforge.storage.engine import Engine
 from shardforge.storage.newest_cache import NewestCache
 
 _log = logging.getLogger("shardforge.shard")
@@ -62,44 +58,6 @@ FLUSH_BYTES = 64 * 1024 * 1024
 """The engine is flushed after so many logged bytes, however few the entries."""
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
 FOREVER_US = 1 << 62
-
-
-class ReplicaOptions(NamedTuple):
-    """What the configuration says about every replica."""
-
-    flush_entries: int = 10_000
-    log_entries_max: int = 100_000
-    cache_bytes: int = 16 * 1024 * 1024
-    timing: Timing = Timing(25, 6, 2)
-
-
-class LogCounters:
-    """What the node's logs did so far."""
-
-    __slots__ = ("appends", "bytes", "entries", "sync_ns", "syncs")
-
-    def __init__(self) -> None:
-        self.appends = 0
-        self.entries = 0
-        self.bytes = 0
-        self.syncs = 0
-        self.sync_ns = 0
-
-
-class Surroundings(NamedTuple):
-    """What all replicas of a node share."""
-
-    node: NodeId
-    clock: Clock
-    blocking: Blocking
-    options: ReplicaOptions
-    counters: LogCounters
-    outbox: Outbox
-    fetch: Fetch
-    randomness: random.Random
-    on_failure: Callable[[Replica, Exception], None]
-    on_change: Callable[[Replica], None]
-    """Called when a replica begins or ceases to serve, or learns of another leader or other members."""
 
 
 class Replica:
@@ -123,12 +81,11 @@ class Replica:
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._flush: asyncio.Task[None] | None = None
-        self._fetching: asyncio.Task[None] | None = None
-        self._staged: tuple[int, Engine] | None = None
-        """A fetched state and its index, until the core has it installed."""
+        self._staging = Staging(descriptor.id, files, surroundings.blocking, surroundings.fetch)
         self._closing = False
         self._cut_to = 0
         self._record_due = False
+        self._installing = False
         self._serving_waiters: list[asyncio.Future[None]] = []
         self._pins = Pins(surroundings.blocking)
         self.engine, self._log = files.open()
@@ -171,6 +128,12 @@ class Replica:
         return self._reader.members
 
     @property
+    def changing_members(self) -> bool:
+        """Whether a membership change may be under way, so that none can be proposed."""
+        raft = self._node.raft
+        return raft.pending_conf_index > self.applied or bool(self.members.voters_outgoing)
+
+    @property
     def commit_index(self) -> int:
         """The newest entry known to be committed."""
         return self._node.commit_index
@@ -184,6 +147,11 @@ class Replica:
     def alone(self) -> bool:
         """Whether this node is the only voter."""
         return self._node.raft.is_alone
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much the engine holds; 0 while it is being replaced."""
+        return 0 if self._installing else self.engine.approximate_size()
 
     def followers(self) -> dict[NodeId, int]:
         """The newest entry that each other member has acknowledged, by the leader's knowledge."""
@@ -289,9 +257,8 @@ class Replica:
         """Finish what is under way here, and release log and engine."""
         self._closing = True
         self._wake_pump()
-        if self._fetching is not None:
-            self._fetching.cancel()
-        for task in (self._fetching, self._pump, self._flush):
+        await self._staging.close()
+        for task in (self._pump, self._flush):
             if task is not None:
                 await asyncio.gather(task, return_exceptions=True)
         self._stop(ConsensusError(f"shard {self.id} is closed"))
@@ -301,7 +268,8 @@ class Replica:
 
     def kill(self) -> None:
         """Stop at once, as a crash would; nothing is closed. For tests and simulation."""
-        for task in (self._pump, self._flush, self._fetching):
+        self._staging.kill()
+        for task in (self._pump, self._flush):
             if task is not None:
                 task.cancel()
         self._stop(ConsensusError(f"shard {self.id} was killed"))
@@ -504,50 +472,24 @@ class Replica:
             node.at(self._now_us()).step(message)  # stale: the core says so to the sender
             self._wake_pump()
             return
-        if self._staged is not None:
-            return  # one is about to be installed: the leader hears of it
-        if self._fetching is not None:
-            self._fetching.cancel()
-        self._fetching = asyncio.create_task(
-            self._fetch_state(message, message.snapshot, self._fetching), name=f"fetch-{self.id}"
-        )
+        self._staging.begin(message, message.snapshot, self._fetched)
 
-    async def _fetch_state(
-        self, message: Message, snapshot: Snapshot, before: asyncio.Task[None] | None
-    ) -> None:
-        if before is not None:
-            await asyncio.gather(before, return_exceptions=True)
-        staged: Engine | None = None
-        try:
-            staged = await self._blocking.run(self._files.stage)
-            sender = NodeId(message.sender)
-            await self._with.fetch.pull(sender, self.id, int(snapshot.data), staged)
-            self._staged = (snapshot.index, staged)
-            self._node.at(self._now_us()).step(message)
-            if self._node.raft.log.has_snapshot:
-                staged = None  # the pump installs it
-            else:
-                self._staged = None
-        except DatabaseError as error:
-            _log.warning(
-                "shard %d: a snapshot from node %d failed: %s", self.id, message.sender, error
-            )
-        finally:
-            if staged is not None:
-                staged.close()
+    def _fetched(self, message: Message) -> bool:
+        """The message's state is here: let the core take it. Whether it did."""
+        self._node.at(self._now_us()).step(message)
         self._wake_pump()
+        return self._node.raft.log.has_snapshot
 
     async def _install(self, snapshot: Snapshot) -> None:
         """Put the fetched state in the engine's place."""
-        assert self._staged is not None, "the core was told of a snapshot only when it was here"
-        index, staged = self._staged
-        assert index == snapshot.index, "another snapshot was fetched meanwhile"
-        self._staged = None
+        staged = self._staging.take(snapshot.index)
         if self._flush is not None:
             await asyncio.gather(self._flush, return_exceptions=True)
         self._pins.close()
         old, log = self.engine, self._log
+        self._installing = True
         self.engine = await self._blocking.run(lambda: self._files.install(staged, old, log))
+        self._installing = False
         self.cache.clear()
         self._reader.restored(snapshot)
         self.applied = self._flushed = snapshot.index

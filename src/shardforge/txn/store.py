@@ -21,8 +21,9 @@ from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import DiskFiles, MemoryFiles
 from shardforge.shard.host import FilesOf, Host
 from shardforge.shard.peers import NoPeers
-from shardforge.shard.replica import Replica, ReplicaOptions
+from shardforge.shard.replica import Replica
 from shardforge.shard.router import Router
+from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage.engine import Compression
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.rocksdb import SharedMemory

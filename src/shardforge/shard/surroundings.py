@@ -1,0 +1,54 @@
+"""What the replicas of a node share: clock, threads, network, configuration, and who is told of changes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from shardforge.ids import NodeId
+from shardforge.ports import Blocking, Clock
+from shardforge.shard.consensus import Timing
+from shardforge.shard.fetch import Fetch
+from shardforge.shard.peers import Outbox
+
+if TYPE_CHECKING:
+    from shardforge.shard.replica import Replica
+
+
+class ReplicaOptions(NamedTuple):
+    """What the configuration says about every replica."""
+
+    flush_entries: int = 10_000
+    log_entries_max: int = 100_000
+    cache_bytes: int = 16 * 1024 * 1024
+    timing: Timing = Timing(25, 6, 2)
+
+
+class LogCounters:
+    """What the node's logs did so far."""
+
+    __slots__ = ("appends", "bytes", "entries", "sync_ns", "syncs")
+
+    def __init__(self) -> None:
+        self.appends = 0
+        self.entries = 0
+        self.bytes = 0
+        self.syncs = 0
+        self.sync_ns = 0
+
+
+class Surroundings(NamedTuple):
+    """What all replicas of a node share."""
+
+    node: NodeId
+    clock: Clock
+    blocking: Blocking
+    options: ReplicaOptions
+    counters: LogCounters
+    outbox: Outbox
+    fetch: Fetch
+    randomness: random.Random
+    on_failure: Callable[[Replica, Exception], None]
+    on_change: Callable[[Replica], None]
+    """Called when a replica begins or ceases to serve, or learns of another leader or other members."""
