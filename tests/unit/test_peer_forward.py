@@ -132,6 +132,11 @@ def test_tls_ends_where_the_client_connected(loop: str, tmp_path: Path) -> None:
             assert sorted(c.tls for c in both.serving.connections) == [False, True]
             await plain.close()
             await client.close()
+            if psycopg.pq.version() >= 170000:
+                dsn = f"host=127.0.0.1 port={both.port} user=shardforge dbname=shardforge sslmode=verify-full"
+                dsn += f" sslnegotiation=direct sslrootcert={authority.path}"
+                async with await psycopg.AsyncConnection.connect(dsn) as direct:
+                    assert direct.pgconn.ssl_in_use
 
     run(loop, body)
 
@@ -236,6 +241,19 @@ def test_when_nobody_serves_the_client_is_told_to_try_again(loop: str) -> None:
             both.server.forward_to = lambda: None
             with pytest.raises(asyncpg.CannotConnectNowError):
                 await both.connect()
+
+    run(loop, body)
+
+
+def test_a_node_that_reads_the_past_takes_no_clients_of_others(loop: str) -> None:
+    async def body() -> None:
+        async with pair() as both:
+            both.server.serving_seconds = 0
+            assert both.serving.instance is not None
+            both.serving.instance.standby = 1
+            with pytest.raises(asyncpg.CannotConnectNowError, match="no node serves"):
+                await both.connect()
+            both.serving.instance.standby = 0
 
     run(loop, body)
 

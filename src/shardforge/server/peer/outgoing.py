@@ -222,6 +222,9 @@ class Peer:
             address = self.address
             try:
                 doorstep = await self._dial(self.node, address)
+                if address != self.address:  # it moved meanwhile
+                    doorstep.transport.abort()
+                    continue
                 link = _Link(self)
                 doorstep.hand_over(lambda made=link: made)  # type: ignore[misc]  # a default is bound now
             except DatabaseError as error:

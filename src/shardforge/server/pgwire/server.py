@@ -118,7 +118,7 @@ class Server:
     ) -> Callable[[], Connection]:
         """A client that another node forwards. Raises DatabaseError when it cannot be served here."""
         origin, judged_host = read_origin(preamble, transport)
-        if self.instance is None:
+        if self.instance is None or self.instance.standby:
             raise ConsensusError(f"node {self.config.cluster.node_id} does not serve at present")
         return lambda: Connection(self, origin=origin, judged_host=judged_host)
 
