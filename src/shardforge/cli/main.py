@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from shardforge import __version__
+from shardforge.cli import cluster
+from shardforge.cli.output import fail
 from shardforge.config import Config, ConfigError, entries, load
 from shardforge.errors import DatabaseError
 
@@ -19,19 +21,9 @@ app = typer.Typer(
 )  # fmt: skip
 config_app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-EXIT_UNUSABLE = 2
+app.add_typer(cluster.app, name="cluster")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A shardforge.toml.")]
-
-
-def fail(error: DatabaseError) -> None:
-    """Say what is wrong in one line (and a hint), and exit with code 2."""
-    typer.echo(f"shardforge: {error}", err=True)
-    for note in (error.detail, error.hint):
-        if note:
-            typer.echo(f"  {note}", err=True)
-    raise typer.Exit(EXIT_UNUSABLE)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
@@ -49,6 +50,7 @@ from shardforge.txn.closed import Closed
 ROUND_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 CREATE_SECONDS = 10.0
+EVENTS_MAX = 200
 
 log = logging.getLogger("shardforge.cluster")
 
@@ -92,11 +94,17 @@ class Governing:
         self._down_after = down_after
         self._closed = closed
         self._give_way = give_way
-        self._began = self._now()
+        self.began = self._now()
+        self.events: deque[dict[str, object]] = deque(maxlen=EVENTS_MAX)
+        """What happened to the cluster of late, oldest first."""
         self._changing = asyncio.Lock()
         self._asking: dict[NodeId, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         host.listen(self._on_change)
+
+    def _event(self, text: str) -> None:
+        log.info("%s", text)
+        self.events.append({"at_us": self._clock.wall_us(), "event": text})
 
     def _on_change(self, _replica: Replica) -> None:
         self._wake.set()
@@ -116,6 +124,7 @@ class Governing:
         [own] = [member for member in self.members if member.id == self._host.node]
         await self._put(replace(own, address=address, version=version))
         await self._publish()
+        self._event(f"node {own.id} serves")
 
     async def close(self) -> None:
         """Ask nobody any more."""
@@ -144,21 +153,21 @@ class Governing:
             now_us = self._clock.wall_us()
             member = admit(self.members, token, address, version, node, now_us)
             await self._put(member)
-        log.info("node %d joined at %s", member.id, address)
+        self._event(f"node {member.id} joined at {address}")
         return member
 
     async def drain(self, node: NodeId) -> None:
         """Begin to move a node's replicas away; it leaves when it has none. Raises QueryError, ConsensusError."""
         async with self._changing:
             await self._put(drained(self.members, node))
-        log.info("node %d is to leave", node)
+        self._event(f"node {node} is to leave")
 
     async def decommission(self, node: NodeId) -> None:
         """Do without a node that will not come back. Raises QueryError, ConsensusError."""
         alive = self._now() - self.heard_at.get(node, 0.0) < 2 * ROUND_SECONDS + ANSWER_SECONDS
         async with self._changing:
             await self._put(decommissioned(self.members, node, alive=alive))
-        log.info("node %d is decommissioned", node)
+        self._event(f"node {node} is decommissioned")
 
     # ---- how they are ----------------------------------------------------------------------------
 
@@ -169,7 +178,7 @@ class Governing:
             member.id
             for member in present(self.members)
             if member.id != self._host.node
-            and now - self.heard_at.get(member.id, self._began) > self._down_after
+            and now - self.heard_at.get(member.id, self.began) > self._down_after
         }
 
     def _ask_all(self) -> None:
@@ -246,7 +255,7 @@ class Governing:
         for node in step.create:
             await self._create(replica.descriptor, node)
         if replica.change_members(step.change):
-            log.info("shard %d: %s", replica.id, described(step.change))
+            self._event(f"shard {replica.id}: {described(step.change)}")
 
     async def _create(self, descriptor: ShardDescriptor, node: NodeId) -> None:
         bare = replace(descriptor, voters=())
@@ -283,4 +292,4 @@ class Governing:
                     await self._put(replace(member, state=LEFT))
                     self.reports.pop(member.id, None)
                     self.heard_at.pop(member.id, None)
-                    log.info("node %d has left", member.id)
+                    self._event(f"node {member.id} has left")

@@ -23,6 +23,7 @@ from shardforge.ids import NodeId
 from shardforge.node.governing import Governing
 from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, join
 from shardforge.node.leading import Leading
+from shardforge.node.operations import STATUS, Operations
 from shardforge.node.peering import Peering
 from shardforge.node.reports import AddressBook, pack, unpack
 from shardforge.node.rows import MemberRows
@@ -70,6 +71,7 @@ class Node:
         self.leading: Leading | None = None
         self.peering: Peering | None = None
         self.governing: Governing | None = None
+        self.operations: Operations | None = None
         self.server: Server | None = None
         self._seeds = tuple(seeds)
         self._network = network
@@ -134,6 +136,11 @@ class Node:
             self.peering.learn(self._book)
             await self.peering.keep()
         network.on_call(JOIN, self._on_join)
+        self.operations = Operations(
+            config, identity, self.host, self.peering, network, lambda: self.governing,
+            lambda: self.clock.monotonic_ns() / 1e9,
+        )  # fmt: skip
+        tcp.open_to_strangers(STATUS)
         self.leading = Leading(
             self.host, self._begin_tenure, self._tenure_began, self._tenure_ends, self._stand_by
         )

@@ -1,0 +1,152 @@
+"""What people ask of a cluster, on whichever node they ask it: how it is, that a node leaves, that one is given up.
+
+The serving node answers; any other passes the question on. Where nobody leads, a node tells what it knows itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shardforge import __version__
+from shardforge.cluster.members import Member, present
+from shardforge.cluster.status import NodeFigures, ShardFigures, document
+from shardforge.errors import ConsensusError, DatabaseError
+from shardforge.ids import NodeId
+from shardforge.node.governing import ROUND_SECONDS, Governing
+from shardforge.node.peering import Peering
+from shardforge.node.reports import pack, unpack
+from shardforge.ports import Network
+from shardforge.shard.host import Host
+from shardforge.shard.replica import Replica
+from shardforge.storage.layout import NodeIdentity
+
+if TYPE_CHECKING:
+    from shardforge.config import Config
+
+STATUS = "status"
+LEAVE = "leave"
+DECOMMISSION = "decommission"
+ANSWER_SECONDS = 5.0
+ALIVE_SECONDS = 3 * ROUND_SECONDS
+
+
+class Operations:
+    """The operations of one node."""
+
+    def __init__(
+        self, config: Config, identity: NodeIdentity, host: Host, peering: Peering, network: Network,
+        governing: Callable[[], Governing | None], now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._identity = identity
+        self._host = host
+        self._peering = peering
+        self._network = network
+        self._governing = governing
+        self._now = now
+        network.on_call(STATUS, self._on_status)
+        network.on_call(LEAVE, self._on_leave)
+        network.on_call(DECOMMISSION, self._on_decommission)
+
+    # ---- asked here ------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """The status document, by the serving node where there is one."""
+        serving = self._peering.serving_node()
+        if serving is not None and serving != self._host.node:
+            try:
+                answer = await self._network.call(serving, STATUS, b"", ANSWER_SECONDS)
+                found: dict[str, Any] = json.loads(answer)
+            except DatabaseError:
+                return self._own_status(None)
+            else:
+                return found
+        return self._own_status(serving)
+
+    async def leave(self, node: NodeId) -> None:
+        """Have a node drained; it has left when `status` has it no more. Raises DatabaseError."""
+        await self._forward(LEAVE, node)
+
+    async def decommission(self, node: NodeId) -> None:
+        """Do without a node that will not come back. Raises DatabaseError."""
+        await self._forward(DECOMMISSION, node)
+
+    async def _forward(self, method: str, node: NodeId) -> None:
+        serving = self._peering.serving_node()
+        if serving is None:
+            raise ConsensusError(
+                "no node leads the cluster at present", hint="Try again in a moment."
+            )
+        if serving != self._host.node:
+            await self._network.call(serving, method, pack(node), ANSWER_SECONDS)
+            return
+        governing = self._require()
+        await (governing.drain(node) if method == LEAVE else governing.decommission(node))
+
+    # ---- asked by other nodes --------------------------------------------------------------------
+
+    async def _on_status(self, _sender: NodeId, _body: bytes) -> bytes:
+        return json.dumps(await self.status()).encode()
+
+    async def _on_leave(self, _sender: NodeId, body: bytes) -> bytes:
+        await self._require().drain(NodeId(unpack(body, int)))
+        return b""
+
+    async def _on_decommission(self, _sender: NodeId, body: bytes) -> bytes:
+        await self._require().decommission(NodeId(unpack(body, int)))
+        return b""
+
+    def _require(self) -> Governing:
+        governing = self._governing()
+        if governing is None:
+            raise ConsensusError(
+                f"node {self._host.node} does not serve at present", hint="Try again in a moment."
+            )
+        return governing
+
+    # ---- the document ----------------------------------------------------------------------------
+
+    def _own_status(self, serving: NodeId | None) -> dict[str, Any]:
+        governing = self._governing()
+        host = self._host
+        if governing is not None:
+            members = present(governing.members)
+        else:
+            members = [Member(node, address) for node, address in self._peering.book.nodes]
+        shards = [self._figures(replica) for replica in host.replicas]
+        nodes = [self._node_figures(member, governing, serving) for member in members]
+        return document(
+            self._identity.cluster_name, self._identity.cluster_id, serving, nodes, shards,
+            self._config.replication.factor, [] if governing is None else list(governing.events),
+        )  # fmt: skip
+
+    @staticmethod
+    def _figures(replica: Replica) -> ShardFigures:
+        return ShardFigures(
+            replica.id, replica.descriptor.span, replica.lead, replica.term, replica.applied,
+            replica.last_index, replica.members, replica.followers() if replica.is_leader else {},
+            replica.size_bytes,
+        )  # fmt: skip
+
+    def _node_figures(
+        self, member: Member, governing: Governing | None, serving: NodeId | None
+    ) -> NodeFigures:
+        host = self._host
+        leaders = sum(replica.lead == member.id for replica in host.replicas)
+        if member.id == host.node:
+            return NodeFigures(
+                Member(member.id, member.address, member.state, "", __version__, member.joined_us),
+                True, serving == host.node, len(host.replicas), leaders, 0.0, host.lag_ms,
+            )  # fmt: skip
+        if governing is None:
+            return NodeFigures(member, False, serving == member.id, 0, leaders, 0.0, 0.0)
+        heard = governing.heard_at.get(member.id)
+        silent = self._now() - (heard or governing.began)
+        report = governing.reports.get(member.id)
+        return NodeFigures(
+            member, heard is not None and silent < ALIVE_SECONDS, False,
+            0 if report is None else len(report.shards), leaders, silent,
+            0.0 if report is None else report.lag_ms,
+        )  # fmt: skip
