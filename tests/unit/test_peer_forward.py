@@ -149,6 +149,22 @@ def startup(user: str = "shardforge") -> bytes:
     return struct.pack("!II", 8 + len(parameters), 196608) + parameters
 
 
+@pytest.mark.parametrize("cut", [0, 3, 14])
+def test_what_a_client_sends_ahead_is_passed_on(loop: str, cut: int) -> None:
+    async def body() -> None:
+        async with pair() as both:
+            reader, writer = await asyncio.open_connection("127.0.0.1", both.port)
+            query = b"Q" + struct.pack("!I", 14) + b"SELECT 42\0"
+            terminate = b"X\0\0\0\4"
+            writer.write(startup() + query + query[:cut])
+            await reader.readuntil(b"SELECT 1\0")
+            writer.write(query[cut:] + terminate)
+            assert (await reader.read()).count(b"SELECT 1\0") == 1
+            writer.close()
+
+    run(loop, body)
+
+
 class Collected(asyncio.Protocol):
     """What came, until the end."""
 
