@@ -58,7 +58,7 @@ class Bench:
         self.session_id = session_id
         self.user = "shardforge"
         self.settings = Settings()
-        self.sequences = SequenceState()
+        self.sequences = SequenceState(self.settings)
         self.lock_owner = LockOwner(session_id)
         self.catalog = store.current(database)
         self.notices: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Protocol
 
+from shardforge.errors import QueryError
 from shardforge.ids import INFINITY, NodeId, Timestamp, TxnId
 from shardforge.shard.router import Router
 from shardforge.storage.newest_cache import Entry
@@ -62,6 +63,11 @@ class ReadLease(Protocol):
 class Garbage(Protocol):
     """Who is told what a commit made garbage; see `txn.garbage`."""
 
+    @property
+    def kept_from(self) -> Timestamp:
+        """No version that a reader from this timestamp on needs has been collected."""
+        ...
+
     def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The transaction's writes are applied at the timestamp."""
         ...
@@ -92,6 +98,28 @@ class Coordinator:
         # The oracle's bound is durable and grows with every start, so no id is ever given twice.
         self._numbers = count(oracle.last + 1)
         self._node_bits = node << 48
+
+    def begin_past(self, timestamp: Timestamp) -> Transaction:
+        """A read-only transaction that sees what was committed at or before `timestamp`.
+
+        Its first read raises 22023 for a time that has not come yet, and 72000 for one that is not kept any more.
+        """
+        transaction = self.begin(Isolation.REPEATABLE_READ, read_only=True)
+        transaction.as_of = timestamp
+        return transaction
+
+    def past(self, timestamp: Timestamp, now: Timestamp) -> Timestamp:
+        """`timestamp`, if reading there is possible; `now` is a timestamp that was just given."""
+        if timestamp > now:
+            raise QueryError("cannot read as of a time in the future", "22023")
+        if timestamp < self._garbage.kept_from:
+            raise QueryError(
+                "snapshot too old",
+                "72000",
+                detail="Row versions of that time may have been removed.",
+                hint="They are kept for storage.gc_retention_sec, and not beyond a restart.",
+            )
+        return timestamp
 
     def begin(self, isolation: Isolation, *, read_only: bool = False) -> Transaction:
         """A new transaction. Costs nothing until it reads, locks or writes."""

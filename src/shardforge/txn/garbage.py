@@ -64,6 +64,8 @@ class GarbageCollector:
             shard.replica.id: (shard.replica, deque()) for shard in router.shards
         }
         self.collected = 0
+        self.kept_from = newest_timestamp()
+        """Everything that a reader from here on needs is there; unknown before what was given last at the start."""
 
     def __len__(self) -> int:
         """How many versions are known to become garbage."""
@@ -101,6 +103,7 @@ class GarbageCollector:
                 keys = self._take(replica, queue, limit)
                 if not keys:
                     break
+                self.kept_from = max(self.kept_from, limit)
                 total += len(keys)
                 replica.defer(Collect(keys), _ignore)
         self.collected += total
@@ -137,6 +140,7 @@ class GarbageCollector:
         at: bytes | None = span.start
         while at is not None:
             start, horizon = at, self.horizon()
+            self.kept_from = max(self.kept_from, horizon)
             found = await self._blocking.run(
                 lambda start=start, horizon=horizon: mvcc.garbage(  # type: ignore[misc]
                     replica.engine, start, span.end, horizon, SWEEP_PAIRS

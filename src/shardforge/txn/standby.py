@@ -7,7 +7,7 @@ timestamp, and no lease is asked, because the timestamp says how old the answers
 from __future__ import annotations
 
 from shardforge.errors import ConsensusError, TransactionError
-from shardforge.ids import NodeId, ShardId, Timestamp
+from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
 from shardforge.shard.command import Command, Outcome
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
@@ -74,6 +74,9 @@ class NoLease:
 
 class NoGarbage:
     """Nothing is superseded."""
+
+    kept_from = INFINITY
+    """Only the one timestamp is read at."""
 
     def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """Nobody commits."""

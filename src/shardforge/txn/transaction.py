@@ -82,6 +82,7 @@ class Transaction:
         "_lock_log",
         "_open",
         "_savepoints",
+        "as_of",
         "floor",
         "id",
         "isolation",
@@ -101,6 +102,8 @@ class Transaction:
         self.isolation = isolation
         self.read_only = read_only
         self.lock_timeout_ms = 0
+        self.as_of = Timestamp(0)
+        """The past timestamp that is read at; 0: the present."""
         self.snapshot = Timestamp(0)
         """The read timestamp; 0 until the next read draws one."""
         self.floor = Timestamp(0)
@@ -132,6 +135,8 @@ class Transaction:
             drawn = coordinator.oracle.try_next()
             if drawn is None:
                 drawn = await coordinator.oracle.next()
+            if self.as_of:
+                drawn = coordinator.past(self.as_of, drawn)
             coordinator.snapshots.pin(drawn)
             self.snapshot = self.floor = drawn
         return self.snapshot

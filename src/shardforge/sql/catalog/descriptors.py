@@ -149,6 +149,10 @@ class Table(msgspec.Struct, frozen=True):
     row_estimate: float = -1.0
     """Rows at the last ANALYZE; -1 when never counted."""
 
+    def stored(self) -> tuple[object, ...]:
+        """All that decides how rows are stored and read."""
+        return (self.storage_id, self.columns, self.indexes, self.sharding, self.layouts)
+
 
 class View(msgspec.Struct, frozen=True):
     """A view: its query as SQL text, names fully resolved at creation."""

@@ -12,9 +12,9 @@ Source: PostgreSQL 15, src/backend/commands/sequence.c.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
-from shardforge.errors import QueryError
+from shardforge.errors import QueryError, TransactionError
 from shardforge.sql.catalog import codec
 from shardforge.sql.catalog.descriptors import Sequence
 from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, WaitPolicy
@@ -186,12 +186,20 @@ class SequenceStore:
         await transaction.commit()
 
 
+class TransactionModes(Protocol):
+    """Whether the transaction under way may write."""
+
+    @property
+    def reads_only(self) -> bool: ...
+
+
 class SequenceState:
     """What one session remembers of sequences: the values that it was given, for currval and lastval."""
 
-    __slots__ = ("current", "done", "last", "wanted")
+    __slots__ = ("current", "done", "last", "modes", "wanted")
 
-    def __init__(self) -> None:
+    def __init__(self, modes: TransactionModes) -> None:
+        self.modes = modes
         self.current: dict[int, int] = {}
         self.last: int | None = None
         self.wanted = CACHE_AHEAD
@@ -208,6 +216,10 @@ class SequenceState:
         """DISCARD SEQUENCES: forget currval and lastval."""
         self.current.clear()
         self.last = None
+
+
+def _read_only(what: str) -> TransactionError:
+    return TransactionError(f"cannot execute {what} in a read-only transaction", "25006")
 
 
 class SequenceFunctions:
@@ -231,8 +243,10 @@ class SequenceFunctions:
     def nextval(self, oid: int) -> int:
         """The next value. Raises: SequenceWait; 2200H when used up."""
         sequence = self._sequence(oid)
-        value = self._store.take(sequence)
         state = self._state
+        if state.modes.reads_only:
+            raise _read_only("nextval()")
+        value = self._store.take(sequence)
         if value is None:
             wanted = state.wanted
             state.wanted = min(wanted * 2, MOST_AHEAD)
@@ -273,6 +287,8 @@ class SequenceFunctions:
             )
         request = (sequence.id, value, called)
         state = self._state
+        if state.modes.reads_only:
+            raise _read_only("setval()")
         if request not in state.done:
 
             async def store() -> None:

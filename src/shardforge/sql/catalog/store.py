@@ -81,6 +81,8 @@ class CatalogStore:
         """Markers of storage that a DDL under way is filling: not to be removed before its transaction ends."""
         self.purge_wanted = asyncio.Event()
         """Set when a committed DDL left something for `purge_dropped`."""
+        self.redefined: dict[int, int] = {}
+        """Tables whose definition changed since the start, and a timestamp from which they are as they are now."""
         self._virtual = {} if virtual is None else virtual
         self._current: dict[int, CatalogSnapshot] = {}
         self._by_name: dict[str, CatalogSnapshot] = {}
@@ -229,11 +231,20 @@ class CatalogStore:
         if changes:
             for database_id, current in list(self._current.items()):
                 if any(change.database_id in (0, database_id) for change in changes):
+                    self._note_redefined(current, changes)
                     self._current[database_id] = current.advanced(changes)
             self._publish_databases(snapshot, changes)
             self._index_names()
             self.purge_wanted.set()
         return self._current.get(snapshot.database.id, snapshot)
+
+    def _note_redefined(self, before: CatalogSnapshot, changes: Iterable[Change]) -> None:
+        now = self.coordinator.oracle.last
+        for change in changes:
+            if isinstance(change.descriptor, Table):
+                known = before.relation_by_id(change.id)
+                if not isinstance(known, Table) or known.stored() != change.descriptor.stored():
+                    self.redefined[change.id] = now
 
     def _index_names(self) -> None:
         self._by_name = {s.database.name: s for s in self._current.values()}

@@ -6,6 +6,7 @@ cached by it. Raises QueryError 42601 with PostgreSQL's message and position for
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -19,6 +20,10 @@ Node: TypeAlias = dict[str, Any]
 
 _EXPRESSION_PREFIX = "SELECT "
 _TYPE_PREFIX = "SELECT NULL::"
+_AS_OF = re.compile(r"\bas\s+of\s+system\s+time\b", re.IGNORECASE)
+_AS_OF_HINT = (
+    "SET shardforge.as_of_system_time = '-10s' reads the past; PostgreSQL's grammar knows no AS OF."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ def _tree(text: str, encoded: bytes) -> list[_RawStatement]:
         raise QueryError('invalid byte sequence for encoding "UTF8": 0x00', "22021")
     result = parse_json(encoded)
     if isinstance(result, SyntaxFailure):
-        raise QueryError(result.message, "42601", position=result.position)
+        hint = _AS_OF_HINT if _AS_OF.search(text) else ""
+        raise QueryError(result.message, "42601", position=result.position, hint=hint)
     try:
         return _decode(result).stmts
     except RecursionError:

@@ -12,6 +12,7 @@ from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
 from shardforge.sql.catalog.snapshot import Relation
 from shardforge.sql.ddl import create_table_for_query
 from shardforge.sql.execute import ExecContext, Executable
+from shardforge.sql.session import read_only
 from shardforge.sql.session.copy_binary import (
     HEADER,
     TRAILER,
@@ -288,6 +289,8 @@ async def create_table_as(
     session: Session, node: Node, prepared: Prepared, params: Sequence[Any]
 ) -> Outcome:
     """CREATE TABLE AS and SELECT INTO."""
+    if session.read_only:
+        raise read_only.refusal(read_only.command_name(prepared.node))
     if "SelectStmt" in prepared.node:
         select = dict(node)
         into = select.pop("intoClause")

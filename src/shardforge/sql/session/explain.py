@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardforge.errors import QueryError, unsupported
+from shardforge.sql.session import read_only
 from shardforge.sql.session.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
 
 async def _analyze(session: Session, inner: Prepared, params: Sequence[Any]) -> list[str]:
     assert inner.executable is not None, "checked by the caller"
+    if session.read_only:
+        read_only.refuse_writes(inner)
     context = session.context()
     context.transaction = session.transaction()
     context.transaction.begin_statement()

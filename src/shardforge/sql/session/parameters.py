@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shardforge.errors import QueryError
+from shardforge.sql.functions.datetime_arithmetic import timestamp_pl_interval
 from shardforge.sql.types.interval_text import parse_interval
 from shardforge.sql.types.timezone import interval_zone_name, timezone_setting
 
@@ -125,6 +126,20 @@ def _encoding(value: str) -> str:
     return "UTF8"
 
 
+def _past(value: str) -> str:
+    text = value.strip()
+    if text.startswith("-"):
+        try:
+            span = parse_interval(text)
+        except QueryError as error:
+            raise ValueError(text) from error
+        if timestamp_pl_interval(0, span) >= 0:
+            raise ValueError(text)
+    elif text and not re.match(r"\d{4,}-\d", text):
+        raise ValueError(text)  # 'now' and its kin mean something else each time
+    return text
+
+
 _ISOLATION = _one_of("read committed", "repeatable read", "serializable", "read uncommitted")
 
 _TABLE = [
@@ -171,6 +186,7 @@ _TABLE = [
     Parameter("server_version", "15.0 (ShardForge)", _any, reported=True, read_only=True),
     Parameter("server_version_num", "150000", _any, read_only=True),
     Parameter("session_authorization", "shardforge", _any, reported=True, read_only=True),
+    Parameter("shardforge.as_of_system_time", "", _past),
     Parameter("shardforge.consistency_level", "strong", _one_of("strong", "bounded", "eventual")),
     Parameter("shared_buffers", "128MB", _any, read_only=True),
     Parameter("ssl", "off", _boolean, read_only=True),

@@ -25,7 +25,7 @@ from shardforge.sql.execute import ExecContext, Executable
 from shardforge.sql.execute.deferral import DeferralMark
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
-from shardforge.sql.session import lifting, utility
+from shardforge.sql.session import as_of, lifting, read_only, utility
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
@@ -71,7 +71,7 @@ class Session:
         self.prepared: dict[str, Prepared] = {}
         self.cursors: dict[str, Cursor] = {}
         self.notices: list[tuple[str, DatabaseError]] = []
-        self.sequences = SequenceState()
+        self.sequences = SequenceState(self.settings)
         self.savepoints: list[Savepoint] = []
         self.lock_owner = LockOwner(self.process_id)
         """The transaction's table locks."""
@@ -83,6 +83,8 @@ class Session:
         self.started_us = self.state_us = instance.clock.wall_us()
         self.statement_us = self.transaction_us = self.started_us
         self._transaction: Transaction | None = None
+        self._modes = self.settings.modes
+        """The settings that the transaction began with."""
         self._context: ExecContext | None = None
         self._defaults_version = -1
         self._catalog_functions: CatalogFunctions | None = None
@@ -158,6 +160,8 @@ class Session:
         """Outside a block, the next transaction has the session's defaults."""
         if self.in_block or self.settings.version == self._defaults_version:
             return
+        if self._transaction is not None:
+            return  # an implicit one, which keeps its modes
         for name in ("isolation", "read_only", "deferrable"):
             default = self.settings.show(f"default_transaction_{name}")
             if self.settings.show(f"transaction_{name}") != default:
@@ -246,12 +250,16 @@ class Session:
     @property
     def read_only(self) -> bool:
         """Whether the transaction may not write, by its own choice or because this node cannot."""
-        return bool(self.instance.standby) or self.settings.show("transaction_read_only") == "on"
+        return self.settings.reads_only or bool(self.instance.standby)
 
     def transaction(self) -> Transaction:
         """The transaction of the current statement, begun when there is none."""
         if self._transaction is None:
             self._transaction = self._begin()
+        elif self.settings.modes != self._modes:
+            raise TransactionError(
+                f"the isolation level and {as_of.NAME} must be set before any query", "25001"
+            )
         return self._transaction
 
     @property
@@ -260,11 +268,14 @@ class Session:
         return self._transaction
 
     def _begin(self) -> Transaction:
-        settings = self.settings
-        transaction = self.instance.store.coordinator.begin(
-            _ISOLATION[settings.isolation],
-            read_only=self.read_only,
-        )
+        settings, coordinator = self.settings, self.instance.store.coordinator
+        self._modes = settings.modes
+        if settings.as_of:
+            transaction = coordinator.begin_past(as_of.begin_of_past(self))
+        else:
+            transaction = coordinator.begin(
+                _ISOLATION[settings.isolation], read_only=self.read_only
+            )
         transaction.lock_timeout_ms = settings.lock_timeout_ms
         self.lock_owner.transaction = transaction.id
         return transaction
@@ -392,6 +403,7 @@ class Session:
             and self._transaction is None
             and self.status == "I"
             and self.settings.isolation == "read committed"
+            and not self.settings.as_of
         )
 
     def run_now(self, prepared: Prepared, params: Sequence[Any]) -> list[Row] | None:
@@ -431,6 +443,10 @@ class Session:
             prepared = await self._lock_tables(prepared)
             executable = prepared.executable
             assert executable is not None, "a statement over tables is planned"
+            if self.read_only:
+                read_only.refuse_writes(prepared)
+            if transaction.as_of:
+                as_of.check_tables(self, prepared, transaction.as_of)
         transaction.begin_statement()
         if prepared.kind == "select":
             return Outcome("SELECT", prepared.columns, batches=executable.stream(context, params))

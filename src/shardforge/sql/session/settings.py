@@ -8,6 +8,8 @@ from typing import Any
 from shardforge.errors import QueryError
 from shardforge.sql.session.parameters import PARAMETERS, milliseconds, normalized, parameter
 
+RESERVED_PREFIX = "shardforge."
+
 
 class Settings:
     """Values by lower-case name; the hot ones are attributes, kept in step.
@@ -35,6 +37,10 @@ class Settings:
         current = self._current
         self.version += 1
         self.isolation = current["transaction_isolation"]
+        self.as_of = current["shardforge.as_of_system_time"]
+        self.modes = (self.isolation, self.as_of)
+        """What a transaction keeps from its first query on."""
+        self.reads_only = bool(self.as_of) or current["transaction_read_only"] == "on"
         self.timezone = current["timezone"]
         self.datestyle = current["datestyle"]
         self.intervalstyle = current["intervalstyle"]
@@ -82,9 +88,15 @@ class Settings:
         return rows
 
     def set(self, name: str, value: str, *, local: bool = False) -> None:
-        """SET [LOCAL]. A dotted name is the application's own and takes any text."""
+        """SET [LOCAL]. A dotted name is the application's own and takes any text, but for our own prefix."""
         name = name.lower()
-        kept = value if "." in name else normalized(name, value)
+        if name.startswith(RESERVED_PREFIX) and name not in PARAMETERS:
+            raise QueryError(
+                f'invalid configuration parameter name "{name}"',
+                "42602",
+                detail=f'"{RESERVED_PREFIX[:-1]}" is a reserved prefix.',
+            )
+        kept = normalized(name, value) if name in PARAMETERS or "." not in name else value
         self._put(name, kept, local=local)
 
     def reset(self, name: str) -> None:

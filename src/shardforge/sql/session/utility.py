@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shardforge.errors import QueryError, TransactionError, unsupported
 from shardforge.sql.bind.tree import ColumnId, OutputColumn
 from shardforge.sql.ddl import execute_ddl
-from shardforge.sql.session import copying, explain, prepared_sql, set_constraints
+from shardforge.sql.session import copying, explain, prepared_sql, read_only, set_constraints
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.parameters import parameter
 from shardforge.sql.types.interval_text import (
@@ -78,10 +78,8 @@ async def run(session: Session, prepared: Prepared, params: Sequence[Any]) -> Ou
 
 
 async def _ddl(session: Session, prepared: Prepared) -> Outcome:
-    if session.read_only:
-        raise TransactionError(
-            f"cannot execute {prepared.kind.upper()} in a read-only transaction", "25006"
-        )
+    if session.read_only and next(iter(prepared.node)) not in read_only.ALLOWED:
+        raise read_only.refusal(read_only.command_name(prepared.node))
     context = session.context()
     context.transaction = session.transaction()
     context.transaction.begin_statement()
@@ -141,20 +139,26 @@ def _set_modes(session: Session, options: list[Node], *, prefix: str) -> None:
         element = option["DefElem"]
         value = _constant(element["arg"])
         name = element["defname"].removeprefix("transaction_")
-        if (
-            name == "isolation"
-            and prefix == "transaction_"
-            and session.open_transaction is not None
-        ) and (
-            value != session.settings.show("transaction_isolation")
-            and session.open_transaction.floor
-        ):
-            raise TransactionError(
-                "SET TRANSACTION ISOLATION LEVEL must be called before any query", "25001"
-            )
         if name in ("read_only", "deferrable"):
             value = "on" if value in ("1", "on", "true") else "off"
+        if prefix == "transaction_":
+            _check_mode(session, name, value)
         session.settings.set(prefix + name, value, local=prefix == "transaction_")
+
+
+def _check_mode(session: Session, name: str, value: str) -> None:
+    """A transaction that has run a query keeps its isolation, and does not become read-write."""
+    if session.open_transaction is None or value == session.settings.show(f"transaction_{name}"):
+        return
+    if name == "isolation":
+        words = (
+            "must not be called in a subtransaction"
+            if session.savepoints
+            else "must be called before any query"
+        )
+        raise TransactionError(f"SET TRANSACTION ISOLATION LEVEL {words}", "25001")
+    if name == "read_only" and value == "off":
+        raise TransactionError("transaction read-write mode must be set before any query", "25001")
 
 
 # ---------------------------------------------------------------- settings
@@ -220,7 +224,10 @@ async def _set(session: Session, node: Node, prepared: Prepared, params: Sequenc
             settings.set(name, value, local=local)
             session.instance.set_log_level(settings.show(name))
         else:
-            settings.set(name, _value_list(name, node["args"]), local=local)
+            value = _value_list(name, node["args"])
+            if name.lower().startswith("transaction_"):
+                _check_mode(session, name.lower().removeprefix("transaction_"), value.lower())
+            settings.set(name, value, local=local)
     elif kind == "VAR_SET_MULTI" and name == "TRANSACTION":
         if not session.in_block:
             session.notice(
