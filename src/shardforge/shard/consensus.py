@@ -71,6 +71,11 @@ def found(engine: Engine, log: ShardLog, voters: Sequence[NodeId]) -> Applied:
 _KIND = {kind: bytes((kind,)) for kind in EntryKind}
 
 
+STRETCH = 2
+"""Elections begin this many times later than leases end: a leader's loop, or a follower's, may be busy with one long step
+(a commit of a hundred thousand rows), and an election costs every session."""
+
+
 class Timing(NamedTuple):
     """Raft's clockwork: how long a tick is, and what happens after how many."""
 
@@ -80,15 +85,15 @@ class Timing(NamedTuple):
 
     @property
     def election_timeout_us(self) -> int:
-        """The shortest time after which a follower that heard nothing stands."""
-        return self.tick_ms * self.election_ticks * 1000
+        """How long a follower that heard the leader helps nobody else, on which the lease rests."""
+        return self.tick_ms * self.election_ticks * 1000 // STRETCH
 
     @classmethod
     def of(cls, election_ms: int, heartbeat_ms: int) -> Timing:
         """Ticks of half a heartbeat, so that a late one costs little."""
         tick = max(1, heartbeat_ms // 2)
         heartbeat = max(1, round(heartbeat_ms / tick))
-        return cls(tick, max(heartbeat + 1, -(-election_ms // tick)), heartbeat)
+        return cls(tick, STRETCH * max(heartbeat, -(-election_ms // tick)), heartbeat)
 
 
 class LogReader:

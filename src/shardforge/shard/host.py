@@ -27,6 +27,8 @@ FilesOf = Callable[[ShardDescriptor], ShardFiles]
 EXPIRY_TICKS = 40
 PATIENCE_MAX = 4.0
 """A loop that is often late stretches its followers' election timeout, at most so many times."""
+TURNS = 2
+"""Turns of the event loop after which what arrived has been read."""
 
 log = logging.getLogger("shardforge.shard")
 
@@ -179,9 +181,13 @@ class Host:
         while True:
             before = self._clock.monotonic_ns()
             await self._clock.sleep(interval)
+            for _ in range(
+                TURNS
+            ):  # what arrived during a pause is heard before it counts as silence
+                await self._clock.sleep(0)
             late_ms = (self._clock.monotonic_ns() - before) / 1e6 - self._timing.tick_ms
             self.lag_ms = max(late_ms, self.lag_ms * 0.995)
-            patience = min(PATIENCE_MAX, 1 + self.lag_ms / self._timing.tick_ms / 2)
+            patience = min(PATIENCE_MAX, 1 + self.lag_ms / self._timing.tick_ms / 4)
             owed += 1 / patience
             followers_too = owed >= 1
             owed -= followers_too

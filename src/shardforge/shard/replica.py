@@ -56,6 +56,8 @@ DEFER_SECONDS = 0.01
 """How long background commands wait for company."""
 FLUSH_BYTES = 64 * 1024 * 1024
 """The engine is flushed after so many logged bytes, however few the entries."""
+LARGE_ENTRY_BYTES = 128 * 1024
+"""After applying such an entry the loop runs on: heartbeats must not wait for many of them."""
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
 FOREVER_US = 1 << 62
 
@@ -310,6 +312,8 @@ class Replica:
             if apply is not None:
                 for entry in apply.entries:
                     self._apply(entry)
+                    if len(entry.data) > LARGE_ENTRY_BYTES:
+                        await asyncio.sleep(0)
                 node.applied(apply)
         self._flush_if_due()
         if self._cut_to:

@@ -70,6 +70,10 @@ def unknown_outcome() -> TransactionError:
     )
 
 
+LARGE = 10_000
+"""Writes of a transaction whose commit lets others run between its steps."""
+
+
 class CommitProcess:
     """One transaction's way from COMMIT to its outcome."""
 
@@ -96,13 +100,18 @@ class CommitProcess:
 
     async def run(self) -> None:
         """Commit, or raise 40001 or 40003."""
+        large = len(self._transaction.writes.values) > LARGE
         try:
             self._set_marks()
+            if large:  # each step takes a while: heartbeats must not wait for all of them
+                await asyncio.sleep(0)
             drawn = self._coordinator.oracle.try_next()
             self._timestamp = drawn or await self._coordinator.oracle.next()
             for part in self._parts:
                 part.current_mark().timestamp = self._timestamp
             self._validate()
+            if large:
+                await asyncio.sleep(0)
         except BaseException:
             self._end(Outcome.REFUSED)
             raise
