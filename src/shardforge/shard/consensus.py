@@ -72,8 +72,10 @@ _KIND = {kind: bytes((kind,)) for kind in EntryKind}
 
 
 STRETCH = 2
-"""Elections begin this many times later than leases end: a leader's loop, or a follower's, may be busy with one long step
-(a commit of a hundred thousand rows), and an election costs every session."""
+"""Elections begin this many times later than leases end: a loop may be busy with one long step (a commit of a hundred
+thousand rows), and an election costs every session."""
+INFLIGHT_BYTES_MAX = 4 << 20
+"""Entries on the way to one follower: heartbeats share the connection, and must not wait behind much."""
 
 
 class Timing(NamedTuple):
@@ -201,5 +203,6 @@ def make_node(
             heartbeat_ticks=timing.heartbeat_ticks,
             election_timeout_us=timing.election_timeout_us,
             now_us=now_us,
+            inflight_bytes_max=INFLIGHT_BYTES_MAX,
         )
     )
