@@ -413,6 +413,10 @@ class Replica:
 
     def _role_changed(self) -> None:
         term = self.serving_term
+        role = self._node.raft.role.name.lower().replace("_", "-")
+        _log.info(
+            "shard %d: %s in term %d, leader %s", self.id, role, self.term, self.lead or "unknown"
+        )
         if term and not (self._node.is_leader and self._node.term == term):
             self._end_serving()
         self._with.on_change(self)
