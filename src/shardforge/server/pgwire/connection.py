@@ -28,6 +28,10 @@ STARTUP_SECONDS_MAX = 60
 log = logging.getLogger("shardforge.pgwire")
 
 
+LARGE_READ = 32 * 1024
+"""After so many bytes at once the loop turns before it reads this client again."""
+
+
 class Connection(asyncio.Protocol):
     """The protocol object of one client. `server` owns it; it ends when either side closes.
 
@@ -78,6 +82,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Cut into messages; run what can be run."""
         self.server.telemetry.bytes_received_total += len(data)
+        if len(data) > LARGE_READ and self._reading and self.transport is not None:
+            # The loop would read this client on and on: the others, and the other nodes, have their turns too.
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
         reader = self.reader
         messages: list[frontend.Message] = []
         try:
@@ -98,6 +106,10 @@ class Connection(asyncio.Protocol):
         self._queue(messages)
         if self._reading and self._messages and self.transport is not None:
             self._pause_if_full(self.transport)
+
+    def _read_on(self) -> None:
+        if self._reading and not self._lost and self.transport is not None:
+            self.transport.resume_reading()
 
     def _pause_if_full(self, transport: asyncio.Transport) -> None:
         if self._queued_bytes + self.reader.pending_bytes > QUEUE_BYTES_MAX:
