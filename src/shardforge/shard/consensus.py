@@ -71,7 +71,7 @@ def found(engine: Engine, log: ShardLog, voters: Sequence[NodeId]) -> Applied:
 _KIND = {kind: bytes((kind,)) for kind in EntryKind}
 
 
-STRETCH = 2
+STRETCH = 3
 """Elections begin this many times later than leases end: a loop may be busy with one long step (a commit of a hundred
 thousand rows), and an election costs every session."""
 INFLIGHT_BYTES_MAX = 4 << 20

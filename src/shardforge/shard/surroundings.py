@@ -22,7 +22,7 @@ class ReplicaOptions(NamedTuple):
     flush_entries: int = 10_000
     log_entries_max: int = 100_000
     cache_bytes: int = 16 * 1024 * 1024
-    timing: Timing = Timing(25, 12, 2)
+    timing: Timing = Timing(25, 18, 2)
 
 
 class LogCounters:

@@ -82,6 +82,7 @@ class CommitProcess:
         "_done",
         "_failed",
         "_fits_record",
+        "_large",
         "_parts",
         "_timestamp",
         "_transaction",
@@ -93,6 +94,7 @@ class CommitProcess:
         self._transaction = transaction
         self._timestamp = Timestamp(0)
         self._waiting = 0
+        self._large = len(transaction.writes.values) > LARGE
         self._failed: Outcome | None = None
         self._parts = self._split()
         self._fits_record = fits_one_command(self._parts[0].writes)
@@ -100,7 +102,7 @@ class CommitProcess:
 
     async def run(self) -> None:
         """Commit, or raise 40001 or 40003."""
-        large = len(self._transaction.writes.values) > LARGE
+        large = self._large
         try:
             self._set_marks()
             if large:  # each step takes a while: heartbeats must not wait for all of them
@@ -247,8 +249,26 @@ class CommitProcess:
             self._abort()
             return
         if outcome is Outcome.APPLIED:
+            if self._large:
+                for part in self._prepared_parts:
+                    part.current_mark().committed = True
+                self._coordinator.spawn(self._end_large())
+                return
             self._resolve()
         self._end(outcome)
+
+    async def _end_large(self) -> None:
+        """Answer at once; the rest takes a while, and lets others run between its steps."""
+        for part in self._prepared_parts:
+            part.current_mark().settle()
+        if not self._done.done():
+            self._done.set_result(Outcome.APPLIED)
+        await asyncio.sleep(0)
+        self._resolve()
+        await asyncio.sleep(0)
+        self._coordinator.committed(self._transaction, self._timestamp)
+        await asyncio.sleep(0)
+        self._coordinator.finish(self._transaction)
 
     def _resolve(self) -> None:
         """The decision is durable: show it, and let the intents become versions in the background."""

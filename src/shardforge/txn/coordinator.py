@@ -6,8 +6,10 @@ crash left, `garbage` collects what nobody can read any more. The names that SQL
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from shardforge.errors import QueryError
 from shardforge.ids import INFINITY, NodeId, Timestamp, TxnId
@@ -95,6 +97,7 @@ class Coordinator:
         """Transactions whose commit is under way here: their intents are nobody else's business."""
         self.active = 0
         self._garbage = garbage
+        self._tasks: set[asyncio.Task[None]] = set()
         # The oracle's bound is durable and grows with every start, so no id is ever given twice.
         self._numbers = count(oracle.last + 1)
         self._node_bits = node << 48
@@ -148,6 +151,12 @@ class Coordinator:
         """Commit what the transaction wrote; it is finished in any case."""
         self.committing.add(transaction.id)
         await CommitProcess(self, transaction).run()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what ends a commit in the background."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def committed(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The writes are applied: versions below them are garbage once nobody reads them."""
