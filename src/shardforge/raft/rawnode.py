@@ -224,6 +224,12 @@ class RawNode:
             or raft.lead != self._lead
         )
 
+    def take_messages(self) -> list[Message]:
+        """The messages that may leave at once, ahead of `ready`: while the host still writes what came before."""
+        raft = self.raft
+        messages, raft.messages = raft.messages, []
+        return messages
+
     def ready(self) -> Ready:
         """Take the outstanding work. It counts as handed out: do all of it."""
         raft = self.raft

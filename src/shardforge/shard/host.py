@@ -25,7 +25,7 @@ from shardforge.shard.surroundings import LogCounters, ReplicaOptions, Surroundi
 FilesOf = Callable[[ShardDescriptor], ShardFiles]
 
 EXPIRY_TICKS = 40
-PATIENCE_MAX = 4.0
+PATIENCE_MAX = 2.0
 """A loop that is often late stretches its followers' election timeout, at most so many times."""
 TURNS = 2
 """Turns of the event loop after which what arrived has been read."""

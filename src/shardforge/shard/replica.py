@@ -218,6 +218,7 @@ class Replica:
         """A tick of the group's clockwork has passed."""
         node = self._node.at(self._now_us())
         node.tick()
+        self._send_now()
         if node.has_ready():
             self._wake_pump()
 
@@ -229,7 +230,14 @@ class Replica:
             self._begin_fetch(message)
             return
         self._node.at(self._now_us()).step(message)
+        self._send_now()
         self._wake_pump()
+
+    def _send_now(self) -> None:
+        """Heartbeats and answers to them do not wait for the write that the pump may be waiting for."""
+        messages = self._node.take_messages()
+        if messages:
+            self._send(messages)
 
     # ---- life ------------------------------------------------------------------------------------
 
