@@ -135,7 +135,7 @@ WINDOW_RECORD = TxnId(0)
 """The id under which the oracle's bound is kept; no transaction has it."""
 
 
-COMMAND_BYTES_MAX = 1 << 20
+COMMAND_BYTES_MAX = 1 << 18
 """A transaction's writes in one shard are cut into commands of about this size, so that applying one does
 not hold up the event loop, nor fill the log with one entry."""
 _WRITE_OVERHEAD = 64
@@ -179,8 +179,8 @@ def weight(command: Command) -> int:
     if isinstance(command, Commit | Prepare | CommitRecord):
         return size_of(command.writes)
     if isinstance(command, Resolve):
-        # Applying writes a value for each key, and removes the intent.
-        return len(command.keys) * 2 * _WRITE_OVERHEAD
+        # Applying reads each key's intent, where it is not in memory, removes it, and writes a version.
+        return len(command.keys) * 4 * _WRITE_OVERHEAD
     return _WRITE_OVERHEAD
 
 

@@ -56,8 +56,9 @@ DEFER_SECONDS = 0.01
 """How long background commands wait for company."""
 FLUSH_BYTES = 64 * 1024 * 1024
 """The engine is flushed after so many logged bytes, however few the entries."""
-LARGE_ENTRY_BYTES = 128 * 1024
+LARGE_ENTRY_BYTES = 32 * 1024
 """After applying such an entry the loop runs on: heartbeats must not wait for many of them."""
+INTENTS_A_TURN = 5_000
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
 FOREVER_US = 1 << 62
 
@@ -320,6 +321,8 @@ class Replica:
             if apply is not None:
                 for entry in apply.entries:
                     self._apply(entry)
+                    if entry.term != self.serving_term and node.is_leader:
+                        await self._begin_serving()
                     if len(entry.data) > LARGE_ENTRY_BYTES:
                         await asyncio.sleep(0)
                 node.applied(apply)
@@ -400,8 +403,6 @@ class Replica:
             for position, proposal in enumerate(proposed.proposals):
                 # Another term's entry took the index: ours is absent, and will stay so.
                 proposal.done(outcomes[position] if ours else Outcome.REFUSED)
-        if term != self.serving_term and self._node.is_leader and self._node.term == term:
-            self._begin_serving(term)
 
     def _change_members(self, application: Application, entry: Entry) -> None:
         members = self._node.apply_conf_change(entry)
@@ -429,12 +430,16 @@ class Replica:
             self._end_serving()
         self._with.on_change(self)
 
-    def _begin_serving(self, term: int) -> None:
-        """An entry of the leader's own term is applied: everything before it is too (rule R6)."""
+    async def _begin_serving(self) -> None:
+        """If an entry of the leader's own term is applied, everything before it is too: serve (rule R6)."""
+        term = self._node.term
+        if self._log.term(self.applied) != term:
+            return
         self.pending.clear()
         by_txn: dict[int, Mark] = {}
         span = self.descriptor.span
-        for key, data in mvcc.intents(self.engine, span.start, span.end):
+        intents = mvcc.intents(self.engine, span.start, span.end)
+        for seen, (key, data) in enumerate(intents, start=1):
             intent = decode_intent(data)
             mark = by_txn.get(intent.txn)
             if mark is None:
@@ -445,9 +450,16 @@ class Replica:
             assert isinstance(mark.values, dict)
             mark.keys.append(key)
             mark.values[key] = intent.value
+            if seen % INTENTS_A_TURN == 0:
+                await asyncio.sleep(
+                    0
+                )  # the engine does not change meanwhile: only this task writes it
         for mark in by_txn.values():
             added = self.pending.add(mark)
             assert added, "a key has one intent"
+        if not (self._node.is_leader and self._node.term == term):
+            self.pending.clear()
+            return
         self.serving_term = term
         self._call_serving_waiters()
         self._with.on_change(self)

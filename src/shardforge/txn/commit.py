@@ -265,10 +265,7 @@ class CommitProcess:
             self._done.set_result(Outcome.APPLIED)
         await asyncio.sleep(0)
         self._resolve()
-        await asyncio.sleep(0)
-        self._coordinator.committed(self._transaction, self._timestamp)
-        await asyncio.sleep(0)
-        self._coordinator.finish(self._transaction)
+        await self._coordinator.end_large(self._transaction, self._timestamp)
 
     def _resolve(self) -> None:
         """The decision is durable: show it, and let the intents become versions in the background."""

@@ -62,6 +62,9 @@ class ReadLease(Protocol):
         ...
 
 
+LOCKS_A_TURN = 20_000
+
+
 class Garbage(Protocol):
     """Who is told what a commit made garbage; see `txn.garbage`."""
 
@@ -72,6 +75,10 @@ class Garbage(Protocol):
 
     def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The transaction's writes are applied at the timestamp."""
+        ...
+
+    async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """The same for a large transaction."""
         ...
 
 
@@ -175,3 +182,13 @@ class Coordinator:
             transaction.locks = {}
             for key, held in locks.items():
                 held.participant.locks.release(key, txn)
+
+    async def end_large(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """What follows a large commit, letting others run: garbage noted, locks released."""
+        await self._garbage.superseded_many(transaction, timestamp)
+        locks, transaction.locks = transaction.locks, {}
+        for number, (key, held) in enumerate(locks.items()):
+            held.participant.locks.release(key, transaction.id)
+            if number % LOCKS_A_TURN == 0:
+                await asyncio.sleep(0)
+        self.finish(transaction)

@@ -11,8 +11,10 @@ Invariant: of each key, the newest version at or before the horizon stays, unles
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from shardforge.ids import ShardId, Timestamp
@@ -23,13 +25,14 @@ from shardforge.shard.router import Router
 from shardforge.storage import mvcc
 from shardforge.txn.participant import LedReplica, Participant
 from shardforge.txn.snapshots import Snapshots
-from shardforge.txn.transaction import Transaction
+from shardforge.txn.transaction import HeldLock, Transaction
 
 INTERVAL_SECONDS = 0.5
 KEYS_PER_COMMAND = 1000
 COMMANDS_PER_TURN = 8
 QUEUE_MAX = 20_000
 """Beyond so many entries a shard's retention gives way; snapshots in use never do."""
+WRITES_A_TURN = 20_000
 SWEEP_PAIRS = 2000
 SWEEP_PAUSE_SECONDS = 0.1
 SWEEP_DELAY_SECONDS = 60.0
@@ -73,9 +76,23 @@ class GarbageCollector:
 
     def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """Note what the transaction's writes, applied at `timestamp`, make garbage."""
-        locks = transaction.locks
+        self._note(transaction.writes.values.items(), transaction.locks, timestamp)
+
+    async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """The same for a large transaction, letting others run."""
+        writes = iter(list(transaction.writes.values.items()))
+        while part := list(islice(writes, WRITES_A_TURN)):
+            self._note(part, transaction.locks, timestamp)
+            await asyncio.sleep(0)
+
+    def _note(
+        self,
+        writes: Iterable[tuple[bytes, bytes | None]],
+        locks: Mapping[bytes, HeldLock],
+        timestamp: Timestamp,
+    ) -> None:
         shard_of = self._router.shard_of
-        for key, value in transaction.writes.values.items():
+        for key, value in writes:
             held = locks.get(key)
             if value is None:
                 entry = _Superseded(timestamp, key, None)

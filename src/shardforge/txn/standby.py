@@ -82,6 +82,10 @@ class NoGarbage:
         """Nobody commits."""
         raise AssertionError("a standby commits nothing")
 
+    async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """Nobody commits."""
+        raise AssertionError("a standby commits nothing")
+
 
 class StandbyCoordinator(Coordinator):
     """Transactions that read one state of the past."""
