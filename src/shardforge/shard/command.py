@@ -84,8 +84,14 @@ class Window(msgspec.Struct, frozen=True, array_like=True, tag=8):
     bound: Timestamp
 
 
+class Clear(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Remove every version in spans of keys that nobody reads or writes any more."""
+
+    spans: Sequence[tuple[bytes, bytes]]
+
+
 Command: TypeAlias = (
-    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window
+    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window | Clear
 )
 
 
@@ -234,7 +240,16 @@ class Application:
     show yet.
     """
 
-    __slots__ = ("_intents", "_prepared", "_reader", "_records", "_term", "batch", "versions")
+    __slots__ = (
+        "_intents",
+        "_prepared",
+        "_reader",
+        "_records",
+        "_term",
+        "batch",
+        "cleared",
+        "versions",
+    )
 
     def __init__(
         self,
@@ -249,6 +264,8 @@ class Application:
         self._intents: dict[bytes, bytes | None] = {}
         self._records: dict[tuple[bytes, TxnId], bytes | None] = {}
         self.batch: list[Write] = []
+        self.cleared: list[tuple[bytes, bytes]] = []
+        """Spans of the engine to be emptied before the batch is written; to do so again changes nothing."""
         self.versions: list[tuple[bytes, Timestamp, bytes | None]] = []
 
     def apply(self, command: Command) -> Outcome:
@@ -330,6 +347,10 @@ class Application:
             self._put_record(command.anchor, WINDOW_RECORD, Record(command.bound))
         return Outcome.APPLIED
 
+    def _clear(self, command: Clear) -> Outcome:
+        self.cleared += [mvcc.versions_of(start, end) for start, end in command.spans]
+        return Outcome.APPLIED
+
     def _put_versions(self, writes: Sequence[KeyValue], timestamp: Timestamp) -> None:
         put_version = mvcc.put_version
         self.batch += [put_version(key, timestamp, value) for key, value in writes]
@@ -356,4 +377,5 @@ _APPLY: dict[type[Any], Callable[[Application, Any], Outcome]] = {
     Forget: Application._forget,
     Collect: Application._collect,
     Window: Application._window,
+    Clear: Application._clear,
 }

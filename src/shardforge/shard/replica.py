@@ -393,6 +393,8 @@ class Replica:
         elif data:
             commands = decode(data)
         outcomes = [application.apply(command) for command in commands]
+        for start, end in application.cleared:
+            self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.applied = index
         self._reader.applied(Applied(index, term))

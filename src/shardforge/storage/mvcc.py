@@ -84,6 +84,11 @@ def put_applied(data: bytes) -> Write:
     return APPLIED_KEY, data
 
 
+def versions_of(start: bytes, end: bytes) -> tuple[bytes, bytes]:
+    """The engine's span that holds every version of the keys of [start, end)."""
+    return b"v" + start, b"v" + end
+
+
 def put_membership(data: bytes) -> Write:
     """The write of the group's membership."""
     return _MEMBERSHIP_KEY, data

@@ -7,12 +7,13 @@ crash left, `garbage` collects what nobody can read any more. The names that SQL
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from itertools import count
 from typing import Any, Protocol
 
-from shardforge.errors import QueryError
+from shardforge.errors import ConsensusError, QueryError
 from shardforge.ids import INFINITY, NodeId, Timestamp, TxnId
+from shardforge.shard.command import Clear, Outcome
 from shardforge.shard.router import Router
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.commit import CommitProcess
@@ -168,6 +169,24 @@ class Coordinator:
     def committed(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The writes are applied: versions below them are garbage once nobody reads them."""
         self._garbage.superseded(transaction, timestamp)
+
+    async def clear(self, spans: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Remove the keys of spans that nobody reads or writes any more. False: a commit there is still being resolved.
+
+        Raises: ConsensusError 57P03 when a shard is lost on the way; what was removed stays so.
+        """
+        parts: dict[Participant, list[tuple[bytes, bytes]]] = {}
+        for start, end in spans:
+            for participant, low, high in self.router.shards_of(start, end):
+                if participant.pending.visible_in(low, high, INFINITY):
+                    return False
+                parts.setdefault(participant, []).append((low, high))
+        for participant, cleared in parts.items():
+            outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            participant.propose(Clear(cleared), outcome.set_result)
+            if await outcome is not Outcome.APPLIED:
+                raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
+        return True
 
     def finish(self, transaction: Transaction) -> None:
         """Release the transaction's locks and its snapshot."""

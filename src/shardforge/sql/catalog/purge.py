@@ -1,12 +1,14 @@
 """Removing the stored rows of tables and indexes that no longer exist.
 
-DROP, TRUNCATE and rewrites leave a marker in the meta shard with their commit; rows are deleted afterwards, in batches,
-and the marker last, so that a crash in between only means that it is done again. Nobody can read these rows any more:
-their table's lock was held exclusively until the marker was committed.
+DROP, TRUNCATE and rewrites leave a marker in the meta shard with their commit; rows are removed afterwards, a span that
+is the table's alone by one command a shard, others in batches, and the marker last, so that a crash in between only
+means that it is done again. Nobody can read these rows any more: their table's lock was held exclusively until the
+marker was committed.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -23,6 +25,8 @@ from shardforge.txn.coordinator import (
 
 Owns = Callable[[bytes], bool]
 _BATCH: Final = 1000
+RESOLVED_SECONDS: Final = 0.1
+"""Between two looks whether the last commit in a span is resolved."""
 
 
 def spaces_of(dropped: codec.Dropped) -> Iterator[IndexSpace]:
@@ -35,7 +39,7 @@ def spaces_of(dropped: codec.Dropped) -> Iterator[IndexSpace]:
 async def purge(
     coordinator: Coordinator, building: dict[bytes, Transaction], *, limit: int = 100_000
 ) -> int:
-    """Remove what markers name, up to about `limit` keys; returns how many keys were removed."""
+    """Remove what markers name; of spans shared with other tables up to about `limit` keys. 0: nothing is left."""
     for key in [k for k, owner in building.items() if not owner.is_open]:
         del building[key]
     removed = 0
@@ -44,6 +48,10 @@ async def purge(
             continue
         for space in spaces_of(dropped):
             owns = space.owner()
+            if owns is None:
+                while not await coordinator.clear(list(space.whole())):
+                    await asyncio.sleep(RESOLVED_SECONDS)
+                continue
             for start, end in space.whole():
                 removed += await _remove_span(coordinator, start, end, owns, limit - removed)
                 if removed >= limit:
@@ -65,14 +73,14 @@ async def _markers(coordinator: Coordinator) -> list[tuple[bytes, codec.Dropped]
 
 
 async def _remove_span(
-    coordinator: Coordinator, start: bytes, end: bytes, owns: Owns | None, limit: int
+    coordinator: Coordinator, start: bytes, end: bytes, owns: Owns, limit: int
 ) -> int:
     removed = 0
     while removed < limit:
         keys = await _keys(coordinator, start, end)
         if not keys:
             break
-        mine = keys if owns is None else [key for key in keys if owns(key)]
+        mine = [key for key in keys if owns(key)]
         if mine:
             await _delete(coordinator, mine)
             removed += len(mine)
