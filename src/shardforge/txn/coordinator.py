@@ -19,7 +19,7 @@ from shardforge.storage.newest_cache import Entry
 from shardforge.txn.commit import CommitProcess
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
-from shardforge.txn.reads import read_settled
+from shardforge.txn.reads import read_settled, wait_for
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import Isolation, Locked, Transaction, WaitPolicy
 from shardforge.txn.waits import LockWaits
@@ -170,23 +170,22 @@ class Coordinator:
         """The writes are applied: versions below them are garbage once nobody reads them."""
         self._garbage.superseded(transaction, timestamp)
 
-    async def clear(self, spans: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Remove the keys of spans that nobody reads or writes any more. False: a commit there is still being resolved.
+    async def clear(self, spans: Sequence[tuple[bytes, bytes]]) -> None:
+        """Remove the keys of spans that nobody reads or writes any more, once the last commit there is resolved.
 
         Raises: ConsensusError 57P03 when a shard is lost on the way; what was removed stays so.
         """
         parts: dict[Participant, list[tuple[bytes, bytes]]] = {}
         for start, end in spans:
             for participant, low, high in self.router.shards_of(start, end):
-                if participant.pending.visible_in(low, high, INFINITY):
-                    return False
+                while marks := participant.pending.visible_in(low, high, INFINITY):
+                    await wait_for(marks[0])
                 parts.setdefault(participant, []).append((low, high))
         for participant, cleared in parts.items():
             outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             participant.propose(Clear(cleared), outcome.set_result)
             if await outcome is not Outcome.APPLIED:
                 raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
-        return True
 
     def finish(self, transaction: Transaction) -> None:
         """Release the transaction's locks and its snapshot."""

@@ -8,7 +8,6 @@ marker was committed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -25,8 +24,6 @@ from shardforge.txn.coordinator import (
 
 Owns = Callable[[bytes], bool]
 _BATCH: Final = 1000
-RESOLVED_SECONDS: Final = 0.1
-"""Between two looks whether the last commit in a span is resolved."""
 
 
 def spaces_of(dropped: codec.Dropped) -> Iterator[IndexSpace]:
@@ -49,8 +46,7 @@ async def purge(
         for space in spaces_of(dropped):
             owns = space.owner()
             if owns is None:
-                while not await coordinator.clear(list(space.whole())):
-                    await asyncio.sleep(RESOLVED_SECONDS)
+                await coordinator.clear(list(space.whole()))
                 continue
             for start, end in space.whole():
                 removed += await _remove_span(coordinator, start, end, owns, limit - removed)
