@@ -3,13 +3,16 @@
 The only importer of rocksdict. Block cache and memtable memory are shared by all instances of a node
 (`SharedMemory`). A crash loses what no flush has covered; the shard's Raft log brings it back.
 
-Two traps of rocksdict 0.3.29, held by tests. Its item iterators end silently at a damaged block: so whenever
+Traps of rocksdict 0.3.29, held by tests. Its item iterators end silently at a damaged block: so whenever
 one ends by itself, rather than at a key past the span, a plain iterator is asked for its status before
 "no more" is believed. Its snapshots' iterators show later writes: so a snapshot is an open iterator.
 
 Measured (100-byte values, one core): get 2.4 us in the memtable and 4 us in an SST, `first` 3.9 and 5.3
 us (an iterator of its own each time: one kept open would pin a past state), snapshot 0.4 us, scan 2
 million pairs/s in chunks, a four-key batch 3.9 us; multi-get saves at most 1 us a key over single gets.
+Iterators are told where their span ends: otherwise one that finds nothing there walks on through whatever
+was deleted behind it (a dropped table of 2,000 rows: 1.7 ms instead of 2.4 us, at each look for a new key).
+Not backwards: this rocksdict takes a lower bound for an upper one.
 """
 
 from __future__ import annotations
@@ -105,6 +108,13 @@ def _failure(error: Exception, doing: str) -> StorageError:
     if "No space left" in text:
         return StorageError("could not write data: No space left on device", "53100", detail=text)
     return StorageError(f"could not {doing}: {text}", "58030")
+
+
+def _until(end: bytes) -> rocksdict.ReadOptions:
+    """Options of an iterator that need not look at or past `end`."""
+    options = rocksdict.ReadOptions()
+    options.set_iterate_upper_bound(end)
+    return options
 
 
 def _check(iterator: Any) -> None:
@@ -224,7 +234,7 @@ class RocksEngine:
 
     def first(self, start: bytes, end: bytes) -> Pair | None:
         """The first pair of the span."""
-        cursor = self._database.iter()
+        cursor = self._database.iter(_until(end))
         cursor.seek(start)
         return _pair_below(cursor, end)
 
@@ -232,23 +242,19 @@ class RocksEngine:
         """The pairs of the span in key order, or against it; the state at this call."""
         if reverse:
             return self._backwards(start, end, self._database.items(backwards=True, from_key=end))
-        return self._forwards(start, end, self._database.items(from_key=start))
+        items = self._database.items(from_key=start, read_opt=_until(end))
+        return self._forwards(start, end, items)
 
     def _forwards(self, start: bytes, end: bytes, items: Any) -> Iterator[Pair]:
         size = _CHUNK_MIN
         while True:
             chunk: list[Pair] = list(islice(items, size))
-            if len(chunk) < size and (not chunk or chunk[-1][0] < end):
-                self._check_end(chunk[-1][0] if chunk else start, reverse=False)
-            if not chunk:
-                return
-            if chunk[-1][0] >= end:
-                for pair in chunk:
-                    if pair[0] >= end:
-                        return
-                    yield pair
             yield from chunk
-            start = chunk[-1][0]
+            if chunk:
+                start = chunk[-1][0]
+            if len(chunk) < size:
+                self._check_end(start, self._database.iter(_until(end)), reverse=False)
+                return
             size = min(size * 4, _CHUNK_MAX)
 
     def _backwards(self, start: bytes, end: bytes, items: Any) -> Iterator[Pair]:
@@ -257,7 +263,8 @@ class RocksEngine:
         while True:
             chunk: list[Pair] = list(islice(items, size))
             if len(chunk) < size and (not chunk or chunk[-1][0] >= start):
-                self._check_end(chunk[-1][0] if chunk else at, reverse=True)
+                last = chunk[-1][0] if chunk else at
+                self._check_end(last, self._database.iter(), reverse=True)
             for pair in chunk:
                 if pair[0] < start:
                     return
@@ -268,9 +275,9 @@ class RocksEngine:
             at = chunk[-1][0]
             size = min(size * 4, _CHUNK_MAX)
 
-    def _check_end(self, last: bytes, *, reverse: bool) -> None:
+    @staticmethod
+    def _check_end(last: bytes, iterator: Any, *, reverse: bool) -> None:
         """Raise if the pairs after `last` are missing because a block cannot be read."""
-        iterator = self._database.iter()
         if reverse:
             iterator.seek_for_prev(last)
         else:
