@@ -21,10 +21,14 @@ def serve(config: Config, seeds: Sequence[str] = ()) -> None:
 
 
 def _relax_collector() -> None:
-    """Catalogs and caches live as long as the node: looking through them for cycles again and again costs a tenth."""
+    """Catalogs and caches live as long as the node: looking through them for cycles again and again costs a tenth.
+
+    A look through everything while a large transaction is in memory takes half a second, in which heartbeats do not
+    leave; cycles are made by errors and die young, so it is left to memory's real growth.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(20_000, 10, 10_000)
 
 
 async def _serve(config: Config, seeds: Sequence[str]) -> None:
