@@ -89,7 +89,8 @@ def run(folder: Path, *, kills: int, writers: int, nodes: int, report: bool = Fa
             serving = cluster.nodes[cluster.serving()]
             moment = time.monotonic()
             serving.kill()
-            pauses.append(first_after(clients, moment))
+            dead = time.monotonic()
+            pauses.append(dead - moment + first_after(clients, dead))
             serving.start()
             if report:
                 print(f"kill {kill}: {pauses[-1]:.2f} s, median {statistics.median(pauses):.2f} s, "

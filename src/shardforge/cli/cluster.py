@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
 from shardforge.cli.output import fail
@@ -26,21 +29,26 @@ WatchOption = Annotated[bool, typer.Option("--watch", help="Show it again every 
 DEFAULT_HOST = "127.0.0.1:5432"
 ASK_SECONDS = 6.0
 WATCH_SECONDS = 1.0
+POLL_SECONDS = 0.2
 
 
-def ask_status(host: str) -> dict[str, Any]:
-    """The status document of the cluster that the node at `host` belongs to. Raises DatabaseError."""
-    from shardforge.node.operations import STATUS  # loads the server
-    from shardforge.server.peer.network import PeerNetwork
+def _ask(host: str, method: str, body: bytes = b"") -> bytes:
+    """What the node at `host` answers. Raises DatabaseError."""
+    from shardforge.server.peer.network import PeerNetwork  # other commands need none of it
 
     async def ask() -> bytes:
         network = PeerNetwork(NodeId(0), "", random.Random())
         try:
-            return await network.ask(host, STATUS, b"", ASK_SECONDS)
+            return await network.ask(host, method, body, ASK_SECONDS)
         finally:
             await network.close()
 
-    found: dict[str, Any] = json.loads(asyncio.run(ask()))
+    return asyncio.run(ask())
+
+
+def ask_status(host: str) -> dict[str, Any]:
+    """The status document of the cluster that the node at `host` belongs to. Raises DatabaseError."""
+    found: dict[str, Any] = json.loads(_ask(host, "status"))
     return found
 
 
@@ -105,6 +113,45 @@ def events(
 ) -> None:
     """What happened since the node that serves began to."""
     _show(host, as_json=json_, watch=watch, tables=lambda found: [_events(found)])
+
+
+@app.command()
+def leave(
+    node: Annotated[int, typer.Option(help="The node's id.")], host: HostOption = DEFAULT_HOST
+) -> None:
+    """Move a node's replicas away, and then have it leave. Run this on the machine of any node."""
+    _take_out("leave", node, host)
+
+
+@app.command()
+def decommission(
+    node: Annotated[int, typer.Option(help="The node's id.")], host: HostOption = DEFAULT_HOST
+) -> None:
+    """Do without a node that will not come back. Run this on the machine of any other node."""
+    _take_out("decommission", node, host)
+
+
+def _take_out(method: str, node: int, host: str) -> None:
+    """Ask for it, and show how far it is until the node is gone."""
+    try:
+        _ask(host, method, msgspec.msgpack.encode(node))
+        with Progress() as progress:
+            task: TaskID | None = None
+            while True:
+                found = ask_status(host)
+                shards = found["shards"]
+                held = sum(
+                    node in (*s["voters"], *s["voters_outgoing"], *s["learners"]) for s in shards
+                )
+                if task is None:
+                    task = progress.add_task(f"node {node}: replicas moved away", total=len(shards))
+                progress.update(task, completed=len(shards) - held)
+                if all(member["id"] != node for member in found["nodes"]):
+                    break
+                time.sleep(POLL_SECONDS)
+    except DatabaseError as error:
+        fail(error)
+    typer.echo(f"node {node} has left the cluster; its process can be stopped")
 
 
 def _summary(found: dict[str, Any]) -> Table:

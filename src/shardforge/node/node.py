@@ -23,7 +23,7 @@ from shardforge.ids import NodeId
 from shardforge.node.governing import Governing
 from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, join
 from shardforge.node.leading import Leading
-from shardforge.node.operations import STATUS, Operations
+from shardforge.node.operations import DECOMMISSION, LEAVE, STATUS, Operations
 from shardforge.node.peering import Peering
 from shardforge.node.reports import AddressBook, pack, unpack
 from shardforge.node.rows import MemberRows
@@ -141,6 +141,8 @@ class Node:
             lambda: self.clock.monotonic_ns() / 1e9,
         )  # fmt: skip
         tcp.open_to_strangers(STATUS)
+        tcp.open_to_strangers(LEAVE, trusted=True)
+        tcp.open_to_strangers(DECOMMISSION, trusted=True)
         self.leading = Leading(
             self.host, self._begin_tenure, self._tenure_began, self._tenure_ends, self._stand_by
         )

@@ -91,11 +91,11 @@ class Operations:
         return json.dumps(await self.status()).encode()
 
     async def _on_leave(self, _sender: NodeId, body: bytes) -> bytes:
-        await self._require().drain(NodeId(unpack(body, int)))
+        await self.leave(NodeId(unpack(body, int)))
         return b""
 
     async def _on_decommission(self, _sender: NodeId, body: bytes) -> bytes:
-        await self._require().decommission(NodeId(unpack(body, int)))
+        await self.decommission(NodeId(unpack(body, int)))
         return b""
 
     def _require(self) -> Governing:

@@ -15,6 +15,7 @@ from shardforge.errors import DatabaseError, NetworkError
 from shardforge.ids import NodeId
 from shardforge.server.peer import codec
 from shardforge.server.peer.codec import Call, FrameReader
+from shardforge.server.peer.opening import trusted
 from shardforge.server.peer.outgoing import settle
 
 CALLS_MAX = 1024
@@ -31,7 +32,7 @@ class Owner(Protocol):
         """A frame has come."""
         ...
 
-    def handler_of(self, method: str, stranger: bool) -> CallHandler:
+    def handler_of(self, method: str, stranger: bool, trusted: bool) -> CallHandler:
         """Who answers `method`. Raises NetworkError when nobody does."""
         ...
 
@@ -91,7 +92,7 @@ class Incoming(asyncio.Protocol):
         try:
             if self._calls > CALLS_MAX:
                 raise NetworkError("too many calls are under way", "53300")
-            handler = self._owner.handler_of(call.method, self._stranger)
+            handler = self._owner.handler_of(call.method, self._stranger, trusted(self.transport))
             body = await handler(self.node, call.body)
             reply = codec.frame(codec.ANSWER, codec.answer_payload(call.id, body))
         except DatabaseError as error:

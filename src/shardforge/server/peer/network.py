@@ -54,7 +54,7 @@ class PeerNetwork:
         self._unknown_dropped = 0
         self._incoming: dict[NodeId, Incoming] = {}
         self._strangers: set[Incoming] = set()
-        self._open_methods: set[str] = set()
+        self._open_methods: dict[str, bool] = {}
         self._handlers: dict[str, CallHandler] = {}
         self._take: Callable[[NodeId, bytes], None] | None = None
         self._splice: SpliceHandler | None = None
@@ -103,9 +103,9 @@ class PeerNetwork:
 
     # ---- nodes that belong to no cluster yet -----------------------------------------------------
 
-    def open_to_strangers(self, method: str) -> None:
-        """Answer `method` also for nodes that belong to no cluster yet."""
-        self._open_methods.add(method)
+    def open_to_strangers(self, method: str, *, trusted: bool = False) -> None:
+        """Answer `method` also for whoever belongs to no cluster; `trusted`: only here, or with a certificate."""
+        self._open_methods[method] = trusted
 
     async def ask(self, address: str, method: str, body: bytes, timeout: float) -> bytes:
         """Call a method that is open to strangers, of whichever node is at `address`. Raises DatabaseError."""
@@ -250,13 +250,19 @@ class PeerNetwork:
         if self._take is not None:
             self._take(node, frame)
 
-    def handler_of(self, method: str, stranger: bool) -> CallHandler:
+    def handler_of(self, method: str, stranger: bool, trusted: bool) -> CallHandler:
         """Who answers `method`. Raises NetworkError when nobody does."""
         handler = self._handlers.get(method)
         if handler is None:
             raise NetworkError(f'node {self.node} does not answer "{method}"', "08P01")
         if stranger and method not in self._open_methods:
             raise NetworkError(f'"{method}" is only for nodes of the cluster', "42501")
+        if stranger and self._open_methods[method] and not trusted:
+            raise NetworkError(
+                f'"{method}" is not taken from other machines',
+                "42501",
+                hint="Run the command on the machine of a node.",
+            )
         return handler
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -128,6 +129,14 @@ def tune(transport: asyncio.BaseTransport) -> None:
 def authenticated(transport: asyncio.BaseTransport) -> bool:
     """Whether the other side proved with a certificate that it is a node."""
     return bool(transport.get_extra_info("peercert"))
+
+
+def trusted(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other side may be believed: it proved that it is a node, or it is on this machine."""
+    if authenticated(transport):
+        return True
+    peer = transport.get_extra_info("peername")
+    return bool(peer) and ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback
 
 
 # ---- whoever dials -----------------------------------------------------------------------------------
