@@ -6,12 +6,13 @@ Source: PostgreSQL 15, chapter 55.2. After an error in the extended protocol, me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError, unsupported
 from shardforge.server.pgwire import backend, frontend
 from shardforge.server.pgwire.extended import Extended
+from shardforge.server.pgwire.flow import Begun
 from shardforge.server.pgwire.formats import Codecs
 from shardforge.server.pgwire.output import Output
 from shardforge.sql.session.outcome import CopyIn, CopyOut, Outcome
@@ -42,6 +43,8 @@ class Conversation:
         self._timeout: asyncio.TimerHandle | None = None
         self._kind = "other"
         self._listening = False
+        self._begun: Begun | None = None
+        """The first message of those that `answer_now` has left, if it is half done."""
         self._immediate: dict[int, Callable[[bytes], bool]] = {
             PARSE: self._parse,
             BIND: self._bind,
@@ -81,7 +84,7 @@ class Conversation:
     def answer_now(self, messages: Sequence[frontend.Message]) -> int:
         """Answer as many of the first messages as need no waiting, without a step of the flow; how many.
 
-        One that fails is left to the flow too, where it fails again: nothing of it was done.
+        The flow goes on with one that has to wait, or that has failed.
         """
         if not self._listening or self._skipping:
             return 0
@@ -90,10 +93,16 @@ class Conversation:
         try:
             for count, (kind, body) in enumerate(messages):
                 handler = immediate.get(kind)
-                if handler is None or not handler(body):
+                if handler is not None and handler(body):
+                    continue
+                if kind == TERMINATE or self.ending:
+                    return count
+                begun = Begun(self._carry_out(kind, body))
+                if not begun.ended:
+                    self._begun = begun
                     return count
         except (DatabaseError, RecursionError):
-            return count
+            return count  # of a handler: nothing was done, and it fails again
         return len(messages)
 
     def idle(self) -> None:
@@ -126,17 +135,11 @@ class Conversation:
             )
 
     async def _answer(self, kind: int, body: bytes) -> None:
+        begun, self._begun = self._begun, None
+        if kind == SYNC:
+            self._skipping = False
         try:
-            if kind == QUERY:
-                await self._guarded(self._simple_query(frontend.read_query(body)))
-                self._ready()
-            elif kind == SYNC:
-                self._skipping = False
-                if not self._sync_now(body):
-                    await self._guarded(self._sync())
-                    self._ready()
-            else:
-                await self._guarded(self._extended_message(kind, body))
+            await self._guarded(begun or self._answer_whole(kind, body))
         except DatabaseError as error:
             await self._failed(error)
             if kind in (QUERY, SYNC):
@@ -144,7 +147,30 @@ class Conversation:
             else:
                 self._skipping = True
 
-    async def _guarded(self, statement: Coroutine[Any, Any, None]) -> None:
+    async def _answer_whole(self, kind: int, body: bytes) -> None:
+        handler = self._immediate.get(kind)
+        if handler is None or not handler(body):
+            await self._carry_out(kind, body)
+
+    async def _carry_out(self, kind: int, body: bytes) -> None:
+        """Answer a message that may have to wait."""
+        if kind == EXECUTE:
+            await self._execute(*frontend.read_execute(body))
+        elif kind == QUERY:
+            await self._simple_query(frontend.read_query(body))
+            self._ready()
+        elif kind == SYNC:
+            await self.session.finish_implicit()
+            await self._extended.end_transaction()
+            self._ready()
+        elif kind == CLOSE:
+            await self._extended.close(*frontend.read_target(body))
+        elif kind == FUNCTION_CALL:
+            raise unsupported("the function call message")
+        elif kind not in (COPY_DATA, COPY_DONE, COPY_FAIL):  # the rest of a COPY that has failed
+            raise NetworkError(f"invalid frontend message type {kind}", "08P01")
+
+    async def _guarded(self, statement: Awaitable[None]) -> None:
         """Run with the statement timeout; a cancellation becomes the error that explains it."""
         connection = self._connection
         timeout_ms = self.session.settings.statement_timeout_ms
@@ -275,21 +301,6 @@ class Conversation:
         self._ready()
         return True
 
-    async def _extended_message(self, kind: int, body: bytes) -> None:
-        handler = self._immediate.get(kind)
-        if handler is not None and handler(body):
-            return
-        if kind == EXECUTE:
-            await self._execute(*frontend.read_execute(body))
-        elif kind == CLOSE:
-            await self._extended.close(*frontend.read_target(body))
-        elif kind == FUNCTION_CALL:
-            raise unsupported("the function call message")
-        elif kind in (COPY_DATA, COPY_DONE, COPY_FAIL):
-            return  # the rest of a COPY that has failed
-        else:
-            raise NetworkError(f"invalid frontend message type {kind}", "08P01")
-
     async def _execute(self, name: str, rows_max: int) -> None:
         session = self.session
         portal = self._extended.portals.get(name)
@@ -307,10 +318,6 @@ class Conversation:
             self._server.statement_done(
                 session, prepared.kind, self._connection.loop.time() - begun
             )
-
-    async def _sync(self) -> None:
-        await self.session.finish_implicit()
-        await self._extended.end_transaction()
 
     # ------------------------------------------------------------ COPY
 

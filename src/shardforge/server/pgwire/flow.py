@@ -4,6 +4,9 @@ An asyncio Task runs each step from the loop's queue, so a statement that needs 
 hop per message. A `Flow` steps its coroutine at once: when started, when `resume`d by arriving data, and when a
 future that it awaits is done. Code inside awaits futures as usual; it must not ask for the current task
 (`asyncio.timeout`, `TaskGroup`), since there is none.
+
+Beside a parked flow, `Begun` runs a coroutine up to its first wait, which most never reach; the flow awaits the rest
+of the others.
 """
 
 from __future__ import annotations
@@ -22,6 +25,38 @@ class _Park:
 
 PARK = _Park()
 """`await PARK` returns when somebody calls `Flow.resume`."""
+
+
+class Begun(Generator[Any, None, None]):
+    """A coroutine run at once up to its first wait. One that has not `ended` must be awaited by a flow."""
+
+    __slots__ = ("_coroutine", "_error", "_waits_for", "ended")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._coroutine = coroutine
+        self._waits_for: Any = PARK
+        self._error: BaseException | None = None
+        self.ended = False
+        try:
+            self._waits_for = coroutine.send(None)
+        except StopIteration:
+            self.ended = True
+        except BaseException as error:  # noqa: BLE001  # raised where it is awaited
+            self._error = error
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self
+
+    def send(self, _: None) -> Any:
+        """What it waits for first, and then goes on. The flow that awaits it has just been resumed: no PARK."""
+        if self._error is not None:
+            raise self._error
+        waits_for, self._waits_for = self._waits_for, PARK
+        return self._coroutine.send(None) if waits_for is PARK else waits_for
+
+    def throw(self, *error: Any) -> Any:
+        """An exception where it waits."""
+        return self._coroutine.throw(*error)
 
 
 class Flow:

@@ -1,0 +1,129 @@
+"""A coroutine begun beside a parked flow: ended at once, failed, or awaited by the flow from where it waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from shardforge.server.pgwire.flow import PARK, Begun, Flow
+
+
+class Scene:
+    """A flow that parks, and then awaits whatever `begun` is by then."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.trace: list[str] = []
+        self.begun: Begun | None = None
+        self.error: BaseException | None = None
+        self.flow = Flow(self._serve(), self.loop, self._ended)
+        self.flow.start()
+
+    async def _serve(self) -> None:
+        await PARK
+        assert self.begun is not None
+        await self.begun
+        self.trace.append("flow goes on")
+
+    def _ended(self, error: BaseException | None) -> None:
+        self.error = error
+
+    def begin(self, work: Callable[[Scene], Coroutine[Any, Any, None]]) -> Begun:
+        self.begun = Begun(work(self))
+        return self.begun
+
+    def turn(self) -> None:
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+
+def test_what_needs_no_waiting_is_done_when_it_was_begun() -> None:
+    async def work(scene: Scene) -> None:
+        scene.trace.append("work")
+
+    scene = Scene()
+    assert scene.begin(work).ended
+    assert scene.trace == ["work"]
+    assert scene.flow.parked
+
+
+def test_an_error_is_raised_in_the_flow() -> None:
+    async def work(scene: Scene) -> None:
+        raise ValueError("wrong")
+
+    scene = Scene()
+    assert not scene.begin(work).ended
+    scene.flow.resume()
+    assert isinstance(scene.error, ValueError)
+
+
+def test_the_flow_waits_for_what_it_waits_for() -> None:
+    scene = Scene()
+    future: asyncio.Future[str] = scene.loop.create_future()
+
+    async def work(scene: Scene) -> None:
+        scene.trace.append(await future)
+
+    assert not scene.begin(work).ended
+    scene.flow.resume()
+    scene.turn()
+    assert scene.trace == []
+    future.set_result("answer")
+    scene.turn()
+    assert scene.trace == ["answer", "flow goes on"]
+
+
+def test_a_park_before_the_flow_was_resumed_is_over_with_it() -> None:
+    async def work(scene: Scene) -> None:
+        await PARK
+        scene.trace.append("resumed once")
+        await PARK
+        scene.trace.append("resumed twice")
+
+    scene = Scene()
+    scene.begin(work)
+    scene.flow.resume()
+    assert scene.trace == ["resumed once"]
+    assert scene.flow.parked
+    scene.flow.resume()
+    assert scene.trace == ["resumed once", "resumed twice", "flow goes on"]
+
+
+def test_a_turn_of_the_loop_is_given_to_others() -> None:
+    async def work(scene: Scene) -> None:
+        await asyncio.sleep(0)
+        scene.trace.append("after the others")
+
+    scene = Scene()
+    scene.begin(work)
+    scene.flow.resume()
+    assert scene.trace == []
+    scene.turn()
+    assert scene.trace == ["after the others", "flow goes on"]
+
+
+@pytest.mark.parametrize("parked", [True, False])
+def test_cancelling_the_flow_reaches_it(parked: bool) -> None:
+    scene = Scene()
+    future: asyncio.Future[str] = scene.loop.create_future()
+
+    async def work(scene: Scene) -> None:
+        try:
+            if parked:
+                await PARK
+                await PARK
+            else:
+                await future
+        except asyncio.CancelledError:
+            scene.trace.append("cancelled")
+            raise
+
+    scene.begin(work)
+    scene.flow.resume()
+    scene.flow.cancel()
+    scene.turn()
+    assert scene.trace == ["cancelled"]
+    assert isinstance(scene.error, asyncio.CancelledError)
