@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -40,28 +40,32 @@ class Scene:
         self.loop.run_forever()
 
 
-def test_what_needs_no_waiting_is_done_when_it_was_begun() -> None:
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.loop.close()
+
+
+def test_what_needs_no_waiting_is_done_when_it_was_begun(scene: Scene) -> None:
     async def work(scene: Scene) -> None:
         scene.trace.append("work")
 
-    scene = Scene()
     assert scene.begin(work).ended
     assert scene.trace == ["work"]
     assert scene.flow.parked
 
 
-def test_an_error_is_raised_in_the_flow() -> None:
+def test_an_error_is_raised_in_the_flow(scene: Scene) -> None:
     async def work(scene: Scene) -> None:
         raise ValueError("wrong")
 
-    scene = Scene()
     assert not scene.begin(work).ended
     scene.flow.resume()
     assert isinstance(scene.error, ValueError)
 
 
-def test_the_flow_waits_for_what_it_waits_for() -> None:
-    scene = Scene()
+def test_the_flow_waits_for_what_it_waits_for(scene: Scene) -> None:
     future: asyncio.Future[str] = scene.loop.create_future()
 
     async def work(scene: Scene) -> None:
@@ -76,15 +80,14 @@ def test_the_flow_waits_for_what_it_waits_for() -> None:
     assert scene.trace == ["answer", "flow goes on"]
 
 
-def test_a_park_before_the_flow_was_resumed_is_over_with_it() -> None:
+def test_a_park_before_the_flow_was_resumed_is_over_with_it(scene: Scene) -> None:
     async def work(scene: Scene) -> None:
         await PARK
         scene.trace.append("resumed once")
         await PARK
         scene.trace.append("resumed twice")
 
-    scene = Scene()
-    scene.begin(work)
+    assert not scene.begin(work).ended
     scene.flow.resume()
     assert scene.trace == ["resumed once"]
     assert scene.flow.parked
@@ -92,13 +95,12 @@ def test_a_park_before_the_flow_was_resumed_is_over_with_it() -> None:
     assert scene.trace == ["resumed once", "resumed twice", "flow goes on"]
 
 
-def test_a_turn_of_the_loop_is_given_to_others() -> None:
+def test_a_turn_of_the_loop_is_given_to_others(scene: Scene) -> None:
     async def work(scene: Scene) -> None:
         await asyncio.sleep(0)
         scene.trace.append("after the others")
 
-    scene = Scene()
-    scene.begin(work)
+    assert not scene.begin(work).ended
     scene.flow.resume()
     assert scene.trace == []
     scene.turn()
@@ -106,8 +108,7 @@ def test_a_turn_of_the_loop_is_given_to_others() -> None:
 
 
 @pytest.mark.parametrize("parked", [True, False])
-def test_cancelling_the_flow_reaches_it(parked: bool) -> None:
-    scene = Scene()
+def test_cancelling_the_flow_reaches_it(scene: Scene, *, parked: bool) -> None:
     future: asyncio.Future[str] = scene.loop.create_future()
 
     async def work(scene: Scene) -> None:
@@ -121,7 +122,7 @@ def test_cancelling_the_flow_reaches_it(parked: bool) -> None:
             scene.trace.append("cancelled")
             raise
 
-    scene.begin(work)
+    assert not scene.begin(work).ended
     scene.flow.resume()
     scene.flow.cancel()
     scene.turn()
