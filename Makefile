@@ -5,10 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run setup test check lint types layers unit e2e bench bench-quick kill-soak fuzz lock clean
+.PHONY: run cluster setup test check lint types layers unit e2e bench bench-quick kill-soak failover-soak fuzz lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
+
+cluster: $(READY)  ## three nodes on this machine with sample data, until Ctrl-C
+	$(BIN)/shardforge demo
 
 setup: $(READY)  ## the virtual environment with everything pinned
 
@@ -47,6 +50,9 @@ bench-quick: $(READY)
 
 kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minutes
 	$(BIN)/python -m tests.e2e.kill_harness --kills 200
+
+failover-soak: $(READY)  ## kill -9 the serving node of three fifty times under writers; about 5 minutes
+	$(BIN)/python -m tests.e2e.failover_harness --kills 50
 
 fuzz: $(READY)  ## more examples for the parsers of bytes
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -q tests/property tests/e2e/test_wire_fuzz.py

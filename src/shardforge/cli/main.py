@@ -11,6 +11,7 @@ import typer
 
 from shardforge import __version__
 from shardforge.cli import cluster
+from shardforge.cli.demo import demo
 from shardforge.cli.output import fail
 from shardforge.config import Config, ConfigError, entries, load
 from shardforge.errors import DatabaseError
@@ -53,6 +54,9 @@ def start(
         serve(settings, join or [])
     except DatabaseError as error:
         fail(error)
+
+
+app.command()(demo)
 
 
 @app.command()
