@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import pstats
 import random
 import shutil
@@ -223,6 +224,9 @@ async def main(options: argparse.Namespace) -> None:
         for statement in filter(str.strip, TABLES.split(";")):
             await session.execute(statement)
         await session.close()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 10, 10_000)  # as the server has it
         for workload in options.workload.split(","):
             print(f"{workload:14} {await measure(node, workload, options):7.1f} us", flush=True)
     finally:

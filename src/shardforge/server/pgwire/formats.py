@@ -85,6 +85,8 @@ class Codecs:
         self._version = -1
         self._encoders: dict[tuple[int, int], Encoder] = {}
         self._decoders: dict[tuple[int, int], Decoder] = {}
+        self._readers: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Decoder]] = {}
+        """By the types of parameters and the formats given for them."""
         self._shapes: dict[tuple[int, Sequence[int]], Shape] = {}
         """By the identity of the columns, which a shape keeps alive."""
 
@@ -94,6 +96,7 @@ class Codecs:
             self._encoders.clear()
             self._shapes.clear()
             self._decoders.clear()
+            self._readers.clear()
 
     def shape(self, columns: Sequence[OutputColumn], formats: Sequence[int]) -> Shape:
         """Encoders and description of rows of `columns`, remembered."""
@@ -119,33 +122,37 @@ class Codecs:
         return found
 
     def decode(
-        self, values: Sequence[bytes | None], types: Sequence[int], formats: Sequence[int]
+        self, values: Sequence[bytes | None], types: tuple[int, ...], formats: tuple[int, ...]
     ) -> list[Any]:
         """Parameter values from their bytes."""
         if not values:
             return []
         self._check()
+        key = (types, formats)
+        decoders = self._readers.get(key)
+        if decoders is None or len(decoders) != len(values):
+            decoders = self._decoders_of(types, expand(formats, len(values), "parameter"))
+            if len(self._readers) >= SHAPES_MAX:
+                self._readers.clear()
+            self._readers[key] = decoders
         decoded: list[Any] = []
-        decoders = self._decoders
-        for number, (raw, *pair) in enumerate(
-            zip(values, types, expand(formats, len(values), "parameter"), strict=True), start=1
-        ):
-            if raw is None:
-                decoded.append(None)
-                continue
-            key = (pair[0], pair[1])
-            read = decoders.get(key)
-            if read is None:
-                read = decoders[key] = decoder(*key, self._settings)
-            try:
-                decoded.append(read(raw))
-            except QueryError:
-                raise
-            except (ValueError, IndexError, ArithmeticError) as error:
-                raise QueryError(
-                    f"incorrect binary data format in bind parameter {number}", "22P03"
-                ) from error
+        try:
+            for raw, read in zip(values, decoders, strict=True):
+                decoded.append(None if raw is None else read(raw))
+        except (ValueError, IndexError, ArithmeticError) as error:
+            raise QueryError(
+                f"incorrect binary data format in bind parameter {len(decoded) + 1}", "22P03"
+            ) from error
         return decoded
+
+    def _decoders_of(self, types: Sequence[int], formats: Sequence[int]) -> list[Decoder]:
+        found = []
+        for pair in zip(types, formats, strict=True):
+            made = self._decoders.get(pair)
+            if made is None:
+                made = self._decoders[pair] = decoder(*pair, self._settings)
+            found.append(made)
+        return found
 
 
 class Shape(NamedTuple):

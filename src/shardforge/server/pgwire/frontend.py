@@ -7,6 +7,7 @@ Source: PostgreSQL 15, chapter 55.7.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from shardforge.errors import NetworkError
@@ -21,6 +22,8 @@ MESSAGE_BYTES_MAX = 1 << 30
 STARTUP_BYTES_MAX = 10_000
 
 _LENGTH = struct.Struct("!I")
+_HEAD = struct.Struct("!BI")
+_NEW = tuple.__new__
 _INT16 = struct.Struct("!h")
 _INT32 = struct.Struct("!i")
 
@@ -84,16 +87,22 @@ class MessageReader:
 
     def _cut(self, data: bytes) -> list[Message]:
         messages: list[Message] = []
-        unpack, limit, total, start = _LENGTH.unpack_from, self.body_bytes_max, len(data), 0
+        unpack, limit, total, start, make = (
+            _HEAD.unpack_from,
+            self.body_bytes_max,
+            len(data),
+            0,
+            _NEW,
+        )
         while total - start >= 5:
-            (length,) = unpack(data, start + 1)
+            kind, length = unpack(data, start)
             if length < 4 or length > limit:
                 raise NetworkError(f"invalid message length {length}", "08P01")
             end = start + 1 + length
             if end > total:
                 self._keep(data[start:], end - start)
                 return messages
-            messages.append(Message(data[start], data[start + 5 : end]))
+            messages.append(make(Message, (kind, data[start + 5 : end])))
             start = end
         if start < total:
             self._keep(data[start:], 5)
@@ -198,10 +207,12 @@ class Bind(NamedTuple):
 
 def read_bind(body: bytes) -> Bind:
     """The fields of a Bind message."""
-    portal, offset = _string(body, 0)
-    statement, offset = _string(body, offset)
+    names_end = body.find(b"\0", body.find(b"\0") + 1)
+    if names_end <= 0:
+        raise malformed("a string without its terminator")
+    portal, statement = _text(body[:names_end]).split("\0")
     try:
-        formats, offset = _formats(body, offset)
+        formats, offset = _formats(body, names_end + 1)
         (count,) = _INT16.unpack_from(body, offset)
         offset += 2
         values: list[bytes | None] = []
@@ -231,6 +242,7 @@ def _formats(body: bytes, offset: int) -> tuple[tuple[int, ...], int]:
     return struct.unpack_from(f"!{count}h", body, offset + 2), offset + 2 + 2 * count
 
 
+@lru_cache(maxsize=512)
 def read_target(body: bytes) -> tuple[str, str]:
     """The kind ('S' statement, 'P' portal) and name of a Describe or Close message."""
     if body[:1] not in (b"S", b"P"):
@@ -238,6 +250,7 @@ def read_target(body: bytes) -> tuple[str, str]:
     return body[:1].decode(), _string(body, 1)[0]
 
 
+@lru_cache(maxsize=512)
 def read_execute(body: bytes) -> tuple[str, int]:
     """The portal and the row limit (0: all) of an Execute message."""
     portal, offset = _string(body, 0)

@@ -34,8 +34,15 @@ _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
 
 def integer_parser(name: str, low: int, high: int) -> Callable[[str], int]:
     """The input function of an integer type called `name`."""
+    surely_in_range = len(str(high)) - 1
 
     def parse(text: str) -> int:
+        if (
+            len(text) <= surely_in_range
+            and text.isascii()
+            and (text.isdigit() or (text[1:].isdigit() and text[0] == "-"))
+        ):
+            return int(text)
         match = _INTEGER.fullmatch(text)
         if match is None:
             raise invalid_input(name, text)
