@@ -10,7 +10,7 @@ import pytest
 
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId
-from shardforge.node import Node
+from shardforge.node import Founding, Node
 from shardforge.testing.network import Fabric
 from shardforge.txn.closed import closed_now
 from shardforge.txn.store import Store
@@ -40,7 +40,7 @@ class Three:
         for number in (1, 2, 3):
             config = replace(FAST, cluster=replace(FAST.cluster, node_id=number))
             network = self.fabric.network(NodeId(number))
-            self.nodes[number] = Node(config, network=network, founders={1: "", 2: "", 3: ""})
+            self.nodes[number] = Node(config, founding=Founding("", {1: "", 2: "", 3: ""}, network=network))
         await asyncio.gather(*(node.start() for node in self.nodes.values()))
 
     async def serving(self, *, other_than: int = 0) -> Node:
@@ -105,7 +105,7 @@ def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
         closed = closed_now(store.oracle.last, store.host.replicas)
         await run(session, "INSERT INTO t SELECT generate_series(101, 200)")
         cut = next(node for node in three.nodes.values() if node is not first)
-        cut.closed.offer(closed)
+        cut.closed.offer(closed, 0)
         host = cut.host
         assert host is not None
         await until(lambda: cut.closed.usable({r.id: r.applied for r in host.replicas}))

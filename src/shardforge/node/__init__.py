@@ -1,5 +1,5 @@
 """A running node: the composition root, and who serves when."""
 
-from shardforge.node.node import Node
+from shardforge.node.node import Founding, Node
 
-__all__ = ["Node"]
+__all__ = ["Founding", "Node"]

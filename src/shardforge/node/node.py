@@ -12,6 +12,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from shardforge import __version__
 from shardforge.adapters import logs
@@ -31,12 +32,12 @@ from shardforge.ports import Network
 from shardforge.server.peer.network import PeerNetwork
 from shardforge.server.peer.tls import peer_contexts
 from shardforge.server.pgwire.server import Server
-from shardforge.shard.host import Host
+from shardforge.shard.host import FilesOf, Host
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
 from shardforge.storage.layout import DataDirectory, NodeIdentity
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import ClosedTimestamps, closed_now
+from shardforge.txn.closed import Closed, ClosedTimestamps, closed_now
 from shardforge.txn.store import Metrics, Store, open_host
 
 DRAIN_SECONDS = 8.0
@@ -44,6 +45,19 @@ DRAIN_SECONDS = 8.0
 HAND_OVER_SECONDS = 3.0
 
 log = logging.getLogger("shardforge.node")
+
+
+class Founding(NamedTuple):
+    """A cluster that is new with several nodes, as tests make it."""
+
+    cluster_id: str
+    nodes: Mapping[int, str]
+    """Their addresses, by id."""
+    files_of: FilesOf | None = None
+    """Where replicas are kept, with the memory engine; they outlive the node."""
+    network: Network | None = None
+    """None: TCP."""
+    make_peers: Callable[..., PeerNetwork] = PeerNetwork
 
 
 class Node:
@@ -54,13 +68,9 @@ class Node:
         config: Config,
         *,
         seeds: Sequence[str] = (),
-        network: Network | None = None,
-        founders: Mapping[int, str] | None = None,
+        founding: Founding | None = None,
     ) -> None:
-        """`seeds`: nodes of the cluster to join, as "host:port". `network` None: TCP.
-
-        `founders`: the nodes, with their addresses, of a cluster that is new with all of them; by default this one.
-        """
+        """`seeds`: nodes of the cluster to join, as "host:port". Without them the node is a cluster of its own."""
         self.config = config
         self.id = NodeId(config.cluster.node_id or 1)
         self.address: tuple[str, int] = split_address(config.cluster.bind_address)
@@ -74,9 +84,8 @@ class Node:
         self.operations: Operations | None = None
         self.server: Server | None = None
         self._seeds = tuple(seeds)
-        self._network = network
+        self._founding = founding or Founding("", {})
         self._tcp: PeerNetwork | None = None
-        self._founders = dict(founders or {})
         self._identity: NodeIdentity | None = None
         self._book: AddressBook | None = None
         self._directory: DataDirectory | None = None
@@ -111,7 +120,7 @@ class Node:
         self.server = Server(config, self.telemetry, self.clock)
         self.server.forward_to = self._forward_to
         known = self._open_known()
-        self._tcp = tcp = PeerNetwork(
+        self._tcp = tcp = self._founding.make_peers(
             NodeId(0) if known is None else self.id, "" if known is None else known.cluster_id,
             self._random, peer_contexts(config),
         )  # fmt: skip
@@ -122,19 +131,22 @@ class Node:
         log.info(
             "ShardForge %s starts as node %d of %s", __version__, self.id, identity.cluster_name
         )
-        network = self._network or tcp
-        voters = [NodeId(node) for node in sorted(self._founders)] or [self.id]
+        network = self._founding.network or tcp
+        voters = [NodeId(node) for node in sorted(self._founding.nodes)] or [self.id]
         self.host = open_host(
             self._directory, config, self.clock, self._blocking, network, self._random, self.id,
-            voters if identity.founder else (),
+            voters if identity.founder else (), self._founding.files_of,
         )  # fmt: skip
         self.peering = Peering(
             self.host, self._directory, network, self._blocking, self.clock,
-            lambda: self.advertised, self._serves, self.closed.offer,
+            lambda: self.advertised, self._serves, self._offer,
         )  # fmt: skip
         if self._book is not None:
             self.peering.learn(self._book)
             await self.peering.keep()
+        elif self._founding.nodes:
+            nodes = [(NodeId(node), address) for node, address in self._founding.nodes.items()]
+            self.peering.learn(AddressBook(0, NodeId(0), nodes))
         network.on_call(JOIN, self._on_join)
         self.operations = Operations(
             config, identity, self.host, self.peering, network, lambda: self.governing,
@@ -171,7 +183,7 @@ class Node:
         if known is None and self._seeds:
             return None
         if path is None:
-            return NodeIdentity(self.id, str(uuid.uuid4()), name)
+            return NodeIdentity(self.id, self._founding.cluster_id or str(uuid.uuid4()), name)
         if known is not None and not self.config.cluster.node_id:
             self.id = NodeId(known.node_id)
         self._open_directory(path, name if known is None else known.cluster_name, "")
@@ -220,6 +232,9 @@ class Node:
             Admission(member.id, identity.cluster_id, identity.cluster_name, self.peering.book)
         )
 
+    def _offer(self, closed: Closed) -> None:
+        self.closed.offer(closed, self.clock.wall_us())
+
     def _serves(self) -> bool:
         return self.instance is not None and not self.instance.standby
 
@@ -249,6 +264,7 @@ class Node:
         return Tenure.stand_by(
             host,
             timestamp,
+            self.closed.closed_us,
             self.config,
             self.clock,
             self.telemetry,
@@ -274,7 +290,7 @@ class Node:
             lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
         )  # fmt: skip
         try:
-            founders = {NodeId(node): address for node, address in self._founders.items()}
+            founders = {NodeId(n): address for n, address in self._founding.nodes.items()}
             await governing.begin(
                 founders or {self.id: self.advertised}, self.advertised, __version__
             )
@@ -330,10 +346,16 @@ class Node:
             self.server.record_span, stop = start_tracing(str(self.id), monitoring.otlp_endpoint)
             self._closers.append(stop)
 
-    def kill(self) -> None:
-        """Stop at once, as a crash would; nothing is closed. For tests and simulation."""
+    async def kill(self) -> None:
+        """Stop at once, as a crash would: nothing is handed over, nothing made durable. For tests."""
         assert self.host is not None, "running"
+        assert self.server is not None, "running"
         self.host.kill()
+        await self.server.drain(0)
+        if self._tcp is not None:
+            await self._tcp.close()
+        self.host = None
+        await self._release()
 
     # ---- stopping --------------------------------------------------------------------------------
 

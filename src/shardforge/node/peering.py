@@ -50,7 +50,8 @@ class Peering:
         self._clock = clock
         self._address = address
         self._serves = serves
-        self._offer = offer
+        self.offer = offer
+        """Takes what the serving node closed."""
         self._asked_at = 0.0
         if directory is not None:
             known = directory.identity
@@ -104,7 +105,7 @@ class Peering:
 
     async def _on_report(self, sender: NodeId, body: bytes) -> bytes:
         book, closed = unpack(body, tuple[AddressBook, Closed])
-        self._offer(closed)
+        self.offer(closed)
         self._asked_at = self._clock.monotonic_ns() / 1e9
         if (book.version, book.serving) != (self.book.version, self.book.serving):
             self.learn(book)

@@ -46,17 +46,20 @@ class ClosedTimestamps:
     """The offers that a node has heard, and the newest that its replicas can serve."""
 
     def __init__(self) -> None:
-        self._offers: deque[Closed] = deque(maxlen=OFFERS_MAX)
+        self._offers: deque[tuple[Closed, int]] = deque(maxlen=OFFERS_MAX)
         self._usable = Timestamp(0)
+        self.closed_us = 0
+        """When, by this node's wall clock, the newest usable one was heard of."""
 
-    def offer(self, closed: Closed) -> None:
+    def offer(self, closed: Closed, now_us: int) -> None:
         """The serving node closed a timestamp."""
-        self._offers.append(closed)
+        self._offers.append((closed, now_us))
 
     def usable(self, applied: Mapping[ShardId, int]) -> Timestamp:
         """The newest closed timestamp whose state is here; 0 when there is none."""
-        while self._offers and _holds(applied, self._offers[0]):
-            self._usable = max(self._usable, self._offers.popleft().timestamp)
+        while self._offers and _holds(applied, self._offers[0][0]):
+            closed, self.closed_us = self._offers.popleft()
+            self._usable = max(self._usable, closed.timestamp)
         return self._usable
 
 

@@ -168,9 +168,10 @@ def open_host(
     randomness: random.Random,
     node: NodeId,
     voters: Sequence[NodeId],
+    in_memory: FilesOf | None = None,
     on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Host:
-    """The replicas of a node's directory, or of memory.
+    """The replicas of a node's directory, or of memory, where `in_memory` may keep them.
 
     Those of a new cluster are made now, with these first voters; a node that joins one (no `voters`) is given its own.
 
@@ -179,7 +180,7 @@ def open_host(
     count = config.sharding.initial_shard_count
     if directory is None:
         shards = initial_shards(count, voters) if voters else []
-        files_of: FilesOf = lambda _: MemoryFiles()  # noqa: E731 - typed
+        files_of: FilesOf = in_memory or (lambda _: MemoryFiles())
     else:
         shards = open_shards(directory, count, voters) if voters else joined_shards(directory)
         files_of = files_on_disk(directory, config)
@@ -226,7 +227,7 @@ async def open_store(
     """Open, or make, the store of a node that is alone; `directory` None: in memory."""
     node = NodeId(config.cluster.node_id or 1)
     host = open_host(
-        directory, config, clock, blocking, NoPeers(), random.Random(0), node, [node], on_failure
+        directory, config, clock, blocking, NoPeers(), random.Random(0), node, [node], None, on_failure
     )  # fmt: skip
     host.start()
     await host.serving()

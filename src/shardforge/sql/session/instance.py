@@ -92,6 +92,8 @@ class Instance:
     """Set by the server: cancel a session's statement, or end the session."""
     standby: int = 0
     """The time as of which everything is read, on a node that nobody leads; 0: this node leads."""
+    standby_us: int = 0
+    """The same by the wall clock, for people."""
     next_process_id: int = 1
 
     def interrupt(self, process_id: int, *, terminate: bool) -> bool:

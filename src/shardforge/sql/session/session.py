@@ -16,7 +16,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardforge.errors import ConsensusError, DatabaseError, QueryError, TransactionError
+from shardforge.errors import (
+    ConsensusError,
+    DatabaseError,
+    QueryError,
+    TransactionError,
+    too_deep,
+)
 from shardforge.sql.catalog.functions import CatalogFunctions
 from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
@@ -462,7 +468,7 @@ class Session:
                 detail="This node cannot reach a majority of the cluster.",
             )  # fmt: skip
         if prepared.locks and self.settings.show("shardforge.consistency_level") == "strong":
-            seconds = (self.instance.clock.wall_us() - self.instance.standby) / 1e6
+            seconds = (self.instance.clock.wall_us() - self.instance.standby_us) / 1e6
             raise ConsensusError(
                 "this node cannot reach a majority of the cluster, which a strong read needs",
                 hint="SET shardforge.consistency_level = 'eventual' reads what this node holds,"
@@ -500,6 +506,9 @@ class Session:
                 return [], ""
             result = await self.fetch_all(await self.run(prepared, params))
             await self.finish_implicit()
+        except RecursionError:
+            await self.fail()
+            raise too_deep() from None
         except (DatabaseError, asyncio.CancelledError):
             await self.fail()
             raise

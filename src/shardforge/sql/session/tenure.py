@@ -62,7 +62,7 @@ class Tenure:
 
     @classmethod
     async def stand_by(
-        cls, host: Host, timestamp: Timestamp, config: Config, clock: Clock, telemetry: Telemetry,
+        cls, host: Host, timestamp: Timestamp, closed_us: int, config: Config, clock: Clock, telemetry: Telemetry,
         randomness: random.Random, set_log_level: Callable[[str], None], started_us: int,
     ) -> Tenure:  # fmt: skip
         """Read what this node holds as of a closed timestamp, while nobody leads."""
@@ -70,7 +70,7 @@ class Tenure:
         instance = Instance(
             config=config, store=store, catalog=await CatalogStore.open_standby(store), clock=clock,
             telemetry=telemetry, random=randomness, plans=PlanCache(config.sql.statement_cache_size),
-            set_log_level=set_log_level, started_us=started_us, standby=timestamp,
+            set_log_level=set_log_level, started_us=started_us, standby=timestamp, standby_us=closed_us,
         )  # fmt: skip
         return cls(store, instance, None)
 
