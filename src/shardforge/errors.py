@@ -125,6 +125,13 @@ def unsupported(what: str, *, hint: str = "", position: int = 0) -> QueryError:
     return QueryError(f"{what} is not supported", "0A000", hint=hint, position=position)
 
 
+def too_deep() -> QueryError:
+    """The error for a statement whose nesting exceeds what the interpreter's stack bears."""
+    return QueryError(
+        "stack depth limit exceeded", "54001", hint="The statement is nested too deeply."
+    )
+
+
 def serialization_failure(detail: str = "") -> TransactionError:
     """The error for a transaction that must be retried from its start."""
     return TransactionError(

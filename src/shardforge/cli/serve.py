@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import typer
 import uvloop
 
+from shardforge.adapters.stack import allow_deep_statements
 from shardforge.config import Config
 from shardforge.node import Node
 
 
 def serve(config: Config, seeds: Sequence[str] = ()) -> None:
     """Run a node until SIGINT or SIGTERM; it joins the cluster of `seeds` if it is new. Raises DatabaseError."""
+    allow_deep_statements()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, seeds))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shardforge.errors import QueryError
+from shardforge.errors import QueryError, too_deep
 from shardforge.sql.bind.environment import BindEnvironment
 from shardforge.sql.bind.tree import (
     AggregateCall,
@@ -163,6 +163,10 @@ class WindowDefinition:
     has_frame: bool = False
 
 
+DEPTH_MAX = 256
+"""Queries inside queries: planning takes time that grows with the square of the depth."""
+
+
 class Scope:
     """One query level."""
 
@@ -170,6 +174,7 @@ class Scope:
         "aggregates",
         "clause",
         "ctes",
+        "depth",
         "grouping",
         "has_srf",
         "hidden",
@@ -188,6 +193,9 @@ class Scope:
     def __init__(self, shared: Shared, parent: Scope | None = None) -> None:
         self.shared = shared
         self.parent = parent
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        if self.depth > DEPTH_MAX:
+            raise too_deep()
         self.namespace: list[Visible] = []
         self.own: dict[ColumnId, RangeColumn] = {}
         self.outer: dict[ColumnId, None] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardforge.errors import QueryError, unsupported
+from shardforge.errors import too_deep, unsupported
 from shardforge.sql.bind.casts import ASSIGNMENT, coerce_to_target, resolve_unknown, type_name
 from shardforge.sql.bind.dispatch import bind_in, location_of
 from shardforge.sql.bind.environment import BindEnvironment
@@ -37,9 +37,7 @@ def bind_statement(node: Node, env: BindEnvironment) -> BoundStatement:
         else:
             raise unsupported(_SHOWN.get(kind, kind))
     except RecursionError:
-        raise QueryError(
-            "stack depth limit exceeded", "54001", hint="The statement is nested too deeply."
-        ) from None
+        raise too_deep() from None
     check_parameters(shared)
     return bound
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from shardforge.errors import QueryError
+from shardforge.errors import QueryError, too_deep
 from shardforge.sql.parse.libpg_query import SyntaxFailure, parse_json
 
 Node: TypeAlias = dict[str, Any]
@@ -67,9 +67,7 @@ def _tree(text: str, encoded: bytes) -> list[_RawStatement]:
     try:
         return _decode(result).stmts
     except RecursionError:
-        raise QueryError(
-            "stack depth limit exceeded", "54001", hint="The statement is nested too deeply."
-        ) from None
+        raise too_deep() from None
 
 
 def parse(text: str) -> list[Statement]:

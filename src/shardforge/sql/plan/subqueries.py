@@ -37,6 +37,8 @@ def extract_from(values: Any, relation: Relation, ids: ColumnIds) -> tuple[Any, 
 class _Extraction:
     def __init__(self, ids: ColumnIds) -> None:
         self._ids = ids
+        self._roots: dict[int, tuple[Relation, Relation]] = {}
+        """By identity, queries of subqueries before and after: what is tried as a join may end as an `Apply`."""
 
     # ---- relations -------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class _Extraction:
             kind, condition = "anti", condition.args[0]
         if not isinstance(condition, tree.Subquery):
             return None
-        root = self.relation(condition.query.root)
+        root = self._root(condition)
         if condition.kind == "exists":
             found = _decorrelated(root, set(), keep=False)
             if found is None or not found[1]:
@@ -237,8 +239,14 @@ class _Extraction:
         return _each(values, change), relation
 
     def _subquery(self, subquery: tree.Subquery) -> tree.Subquery:
-        query = subquery.query
-        return replace(subquery, query=replace(query, root=self.relation(query.root)))
+        return replace(subquery, query=replace(subquery.query, root=self._root(subquery)))
+
+    def _root(self, subquery: tree.Subquery) -> Relation:
+        before = subquery.query.root
+        known = self._roots.get(id(before))
+        if known is None:
+            known = self._roots[id(before)] = (before, self.relation(before))
+        return known[1]
 
 
 def comparison_of(test: Expression | None) -> Expression:

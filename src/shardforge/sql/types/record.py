@@ -18,6 +18,8 @@ from shardforge.sql.types.registry import codec
 from shardforge.sql.types.values import Record
 
 _QUOTED = re.compile(r'["\\(),\s]')
+FIELD_LENGTH_MAX = 1 << 27
+"""Each level of nesting doubles the quotes, so a deep record's text grows without bound."""
 
 
 def field_types(value: Sequence[Any]) -> tuple[int, ...]:
@@ -30,6 +32,10 @@ def field_types(value: Sequence[Any]) -> tuple[int, ...]:
 def _quoted(text: str) -> str:
     if text and _QUOTED.search(text) is None:
         return text
+    if len(text) > FIELD_LENGTH_MAX:
+        raise QueryError(
+            "out of memory", "54000", detail="The text of a record would be too long."
+        )
     return '"' + text.replace("\\", "\\\\").replace('"', '""') + '"'
 
 
