@@ -145,7 +145,11 @@ class DataDirectory:
                 shutil.rmtree(folder)
         if not self._cluster_file.exists():
             cluster_id = joined or str(uuid.uuid4())
-            mine: dict[str, Value] = {"node_id": node_id, "cluster_id": cluster_id, "founder": int(not joined)}
+            mine: dict[str, Value] = {
+                "node_id": node_id,
+                "cluster_id": cluster_id,
+                "founder": int(not joined),
+            }
             self._write(self._node_file, mine)
             self.write_identity(ClusterIdentity(cluster_id, cluster_name, (node_id,)))
         identity = self.identity

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
 from shardforge.ids import INFINITY, Timestamp, TxnId
+from shardforge.storage.newest_cache import Entry
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import (
@@ -150,7 +151,7 @@ class Transaction:
         if self.reads is not None:
             self.reads.keys.add(key)
         participant = self._coordinator.router.shard_of(key)
-        if participant.pending.by_key or not participant.replica.serving_term:
+        if key in participant.pending.by_key or not participant.replica.serving_term:
             return await read_settled(participant, key, timestamp)
         return participant.read_now(key, timestamp)
 
@@ -216,22 +217,79 @@ class Transaction:
         """
         if not self.snapshot and self.isolation is not Isolation.READ_COMMITTED:
             await self.read_timestamp()
-        shard_of = self._coordinator.router.shard_of
-        result = []
         if self.reads is not None and strength is LockStrength.KEY_SHARE:
             self.reads.keys.update(keys)  # the weakest lock lets the row change under it
+        result = []
         for key in keys:
-            participant = shard_of(key)
-            held = self.locks.get(key)
-            if (
-                held is None
-                or held.strength < strength
-                or held.term != participant.replica.serving_term
-            ) and not await self._acquire(participant, key, strength, policy):
-                result.append(Locked(key, granted=False, value=None, changed=False))
-                continue
-            result.append(await self._newest_locked(participant, key, strength, held))
+            locked = self._lock_now(key, strength)
+            if locked is None:
+                locked = await self._lock_in_turn(key, strength, policy)
+            result.append(locked)
         return result
+
+    def lock_now(self, key: bytes, strength: LockStrength) -> Locked | None:
+        """Lock one row as `lock` does; None when nothing was done because it takes `lock`."""
+        if self.isolation is not Isolation.READ_COMMITTED:
+            return None
+        return self._lock_now(key, strength)
+
+    def _lock_now(self, key: bytes, strength: LockStrength) -> Locked | None:
+        participant = self._coordinator.router.shard_of(key)
+        term = participant.replica.serving_term
+        if not term or key in participant.pending.by_key:
+            return None
+        newest = participant.newest(key)
+        held = self.locks.get(key)
+        if held is None or held.strength < strength:
+            if held is not None and held.term != term:
+                return None
+            if not participant.locks.acquire(key, self.id, strength):
+                return None
+            self._note_lock(key, HeldLock(strength, Timestamp(newest[0]), participant, term), held)
+        elif held.term != term:
+            return None
+        return self._locked(key, newest)
+
+    def _note_lock(self, key: bytes, noted: HeldLock, held: HeldLock | None) -> None:
+        if self._savepoints:
+            self._lock_log.append((key, held))
+        self.locks[key] = noted
+
+    async def _lock_in_turn(self, key: bytes, strength: LockStrength, policy: WaitPolicy) -> Locked:
+        """Lock a row that others hold, or commit at this moment."""
+        participant = self._coordinator.router.shard_of(key)
+        held = self.locks.get(key)
+        broken = held is not None and held.term != participant.replica.serving_term
+        if held is None or held.strength < strength or broken:
+            if not await self._acquire(participant, key, strength, policy):
+                return Locked(key, granted=False, value=None, changed=False)
+            # Noted before anything else can fail, so that it is released at the end in any case.
+            version = Timestamp(0) if held is None else held.version
+            term = participant.replica.serving_term
+            self._note_lock(key, HeldLock(strength, version, participant, term), held)
+        mark = await settled(participant, key, INFINITY)
+        if mark is None:
+            newest = participant.newest(key)
+        else:
+            assert mark.values is not None, "a committed mark has its values"
+            newest = (mark.timestamp, mark.values[key])
+        if held is not None and broken and held.version != newest[0]:
+            raise serialization_failure()  # the row was not locked all the time (rule R4)
+        return self._locked(key, newest)
+
+    def _locked(self, key: bytes, newest: Entry) -> Locked:
+        """The row, just locked or locked before, as its transaction sees it."""
+        version, value = newest
+        held = self.locks[key]
+        if held.version != version:
+            self.locks[key] = held._replace(version=Timestamp(version))
+        values = self.writes.values
+        if values and key in values:
+            return Locked(key, granted=True, value=values[key], changed=False)
+        changed = 0 < self.snapshot < version
+        if changed and self.isolation is not Isolation.READ_COMMITTED:
+            raise serialization_failure()
+        return Locked(key, granted=True, value=value, changed=changed)
 
     async def _acquire(
         self,
@@ -260,38 +318,6 @@ class Transaction:
                 table.downgrade(key, self.id, before)
             raise
         return True
-
-    async def _newest_locked(
-        self, participant: Participant, key: bytes, strength: LockStrength, held: HeldLock | None
-    ) -> Locked:
-        term = participant.replica.serving_term
-        if held is None or held.strength < strength or held.term != term:
-            # Noted before anything else can fail, so that it is released at the end in any case.
-            noted = HeldLock(
-                strength, Timestamp(0) if held is None else held.version, participant, term
-            )
-            if self._savepoints:
-                self._lock_log.append((key, held))
-            self.locks[key] = noted
-        values = self.writes.values
-        if values and key in values:
-            return Locked(key, granted=True, value=values[key], changed=False)
-        if participant.pending.by_key:
-            mark = await settled(participant, key, INFINITY)
-        else:
-            mark = None
-        if mark is None:
-            version, value = participant.newest(key)
-        else:
-            assert mark.values is not None, "a committed mark has its values"
-            version, value = mark.timestamp, mark.values[key]
-        now_held = self.locks[key]
-        if now_held.version != version:
-            self.locks[key] = now_held._replace(version=Timestamp(version))
-        changed = 0 < self.snapshot < version
-        if changed and self.isolation is not Isolation.READ_COMMITTED:
-            raise serialization_failure()
-        return Locked(key, granted=True, value=value, changed=changed)
 
     # ---- writes ----------------------------------------------------------------------------------
 

@@ -73,11 +73,7 @@ class Executable:
             if self._keeps_back:
                 run.pending = PendingWrites()
             try:
-                if isinstance(root, Insert):
-                    rows = await root.all_rows(run)
-                    count: int = run.memo[root]
-                else:
-                    count, rows = await root.change(run)
+                count, rows = await root.change(run)
             except Restart:
                 run.transaction.begin_statement()
                 continue

@@ -11,7 +11,7 @@ from shardforge.sql.catalog.descriptors import ROWID_COLUMN
 from shardforge.sql.execute.conflict import Conflict
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
 from shardforge.sql.execute.expressions import Function, compile_expression
-from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.operators import Batches, Operator, ValuesScan, chunks
 from shardforge.sql.execute.returning import Returning, result_layout
 from shardforge.sql.execute.rows import evaluated_once, may_wait
 from shardforge.sql.execute.rowwriter import picker
@@ -93,22 +93,30 @@ class Insert(Operator):
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         count = 0
-        if self._keep_apart:
-            # Rows that this statement adds must not turn up in what it reads.
-            everything = await self._source.all_rows(run)
-            for start in range(0, len(everything), BATCH_ROWS):
-                done, result = await self.insert(everything[start : start + BATCH_ROWS], run)
+        async with aclosing(self._sources(run)) as source:
+            async for batch in source:
+                done, result = await self.insert(batch, run)
                 count += done
                 if result:
                     yield result
+        run.memo[self] = count
+
+    async def _sources(self, run: Run) -> Batches:
+        if self._keep_apart:
+            # Rows that this statement adds must not turn up in what it reads.
+            for batch in chunks(await self._source.all_rows(run)):
+                yield batch
         else:
             async with aclosing(self._source.batches(run)) as source:
                 async for batch in source:
-                    done, result = await self.insert(batch, run)
-                    count += done
-                    if result:
-                        yield result
-        run.memo[self] = count
+                    yield batch
+
+    async def change(self, run: Run) -> tuple[int, list[Row]]:
+        """(how many rows were inserted or updated, the RETURNING rows)."""
+        if isinstance(self._source, ValuesScan) and len(self._source) <= BATCH_ROWS:
+            return await self.insert(await self._source.all_rows(run), run)
+        rows = await self.all_rows(run)
+        return run.memo[self], rows
 
     async def insert(self, sources: list[Row], run: Run) -> tuple[int, list[Row]]:
         """Insert rows of the target columns: (how many were inserted or updated, the RETURNING rows)."""

@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 from shardforge.sql.bind.tree import ColumnId, Expression
 from shardforge.sql.execute.context import BATCH_ROWS, Account, Row, Run, size_of
-from shardforge.sql.execute.expressions import compile_expression, layout_of
+from shardforge.sql.execute.expressions import Function, compile_expression, layout_of
 from shardforge.sql.execute.rows import (
     evaluated,
+    evaluated_once,
     filter_function,
     may_wait,
     project_function,
@@ -64,13 +65,22 @@ class ValuesScan(Operator):
         self._rows = [row_function(row, {}) for row in lists]
         self._may_wait = may_wait(tuple(lists))
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         for start in range(0, len(self._rows), BATCH_ROWS):
-            functions = self._rows[start : start + BATCH_ROWS]
-            if self._may_wait:
-                yield [(await evaluated(function, [()], run))[0] for function in functions]
-            else:
-                yield [function((), run) for function in functions]
+            yield await self._evaluated(self._rows[start : start + BATCH_ROWS], run)
+
+    async def all_rows(self, run: Run, account: Account | None = None) -> list[Row]:
+        rows = await self._evaluated(self._rows, run)
+        (account or run.account).hold(rows)
+        return rows
+
+    async def _evaluated(self, functions: Sequence[Function], run: Run) -> list[Row]:
+        if self._may_wait:
+            return [await evaluated_once(function, (), run) for function in functions]
+        return [function((), run) for function in functions]
 
 
 class GivenRows(Operator):

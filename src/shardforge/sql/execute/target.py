@@ -75,7 +75,11 @@ class Target:
 
     async def taken(self, keys: Sequence[bytes], run: Run) -> dict[bytes, bytes]:
         """Lock keys for writing; what is stored under those that exist."""
-        held = await run.transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
+        transaction = run.transaction
+        alone = transaction.lock_now(keys[0], LockStrength.UPDATE) if len(keys) == 1 else None
+        if alone is not None:
+            return {} if alone.value is None else {alone.key: alone.value}
+        held = await transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
         return {lock.key: lock.value for lock in held if lock.value is not None}
 
     def conflict(self, row: Row, entry: Entry, run: Run) -> Exception:

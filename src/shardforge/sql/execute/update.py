@@ -61,7 +61,9 @@ class LockedSource:
     async def _known(self, scan: TableScanOperator, run: Run) -> list[tuple[bytes, Row]]:
         """Lock first, then read what is there."""
         keys = scan.access.keys((), run)
-        held = await run.transaction.lock(keys, self._strength, WaitPolicy.BLOCK)
+        transaction, strength = run.transaction, self._strength
+        alone = transaction.lock_now(keys[0], strength) if len(keys) == 1 else None
+        held = [alone] if alone else await transaction.lock(keys, strength, WaitPolicy.BLOCK)
         found = []
         for lock in held:
             if lock.value is None:

@@ -33,9 +33,7 @@ def _quoted(text: str) -> str:
     if text and _QUOTED.search(text) is None:
         return text
     if len(text) > FIELD_LENGTH_MAX:
-        raise QueryError(
-            "out of memory", "54000", detail="The text of a record would be too long."
-        )
+        raise QueryError("out of memory", "54000", detail="The text of a record would be too long.")
     return '"' + text.replace("\\", "\\\\").replace('"', '""') + '"'
 
 
