@@ -40,7 +40,9 @@ class Three:
         for number in (1, 2, 3):
             config = replace(FAST, cluster=replace(FAST.cluster, node_id=number))
             network = self.fabric.network(NodeId(number))
-            self.nodes[number] = Node(config, founding=Founding("", {1: "", 2: "", 3: ""}, network=network))
+            self.nodes[number] = Node(
+                config, founding=Founding("", {1: "", 2: "", 3: ""}, network=network)
+            )
         await asyncio.gather(*(node.start() for node in self.nodes.values()))
 
     async def serving(self, *, other_than: int = 0) -> Node:

@@ -198,9 +198,7 @@ def test_a_follower_behind_the_log_is_sent_the_whole_state():
         others = {1, 2, 3} - {behind}
         for number in range(2, 60):
             await group.write(number, among=others)
-        await until(
-            lambda: all(group.replica(n)._log.base_index > 30 for n in others) or None
-        )
+        await until(lambda: all(group.replica(n)._log.base_index > 30 for n in others) or None)
         group.fabric.cut.clear()
         await group.settled(b"59")
         group.crash(behind)

@@ -1,17 +1,19 @@
 """The nodes of a cluster as rows of the meta shard, and who may become one or cease to be.
 
 A node's id is given once and never again, also when the node has left: its record stays, as `left`. A newcomer is known
-by the token of its request, so that a request that is repeated, because its answer was lost, gets the same id.
+by the token of its request, so that a request that is repeated, because its answer was lost, gets the same id. Nobody
+goes unless those that stay, and answer now, are a majority of the voters that there will be then.
 PURE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
+from shardforge.cluster.liveness import Sight
 from shardforge.errors import ConsensusError, QueryError, StorageError
 from shardforge.ids import NodeId
 from shardforge.keys import meta_key
@@ -31,6 +33,13 @@ class Member(msgspec.Struct, frozen=True):
     token: str = ""
     version: str = ""
     joined_us: int = 0
+    observer: bool = False
+    """Its replicas never vote."""
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether replicas that vote belong on it."""
+        return self.state == ACTIVE and not self.observer
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -60,15 +69,41 @@ def present(members: Iterable[Member]) -> list[Member]:
     return sorted((m for m in members if m.state != LEFT), key=lambda member: member.id)
 
 
+def odd(count: int) -> int:
+    """The largest odd number up to this one; 0 below 1."""
+    return max(0, count - (count % 2 == 0))
+
+
 def admit(
-    members: Sequence[Member], token: str, address: str, version: str, wanted: int, now_us: int
+    members: Sequence[Member],
+    token: str,
+    address: str,
+    version: str,
+    wanted: int,
+    now_us: int,
+    *,
+    observer: bool = False,
 ) -> Member:
     """The record of a node that asks to join; an earlier one when the request was repeated.
 
-    Raises: StorageError F0000 when the id that it wants was given before.
+    Raises: StorageError F0000 when the node has left or the id that it wants was given before, ConsensusError 55000
+    when its program is older than one that is in use, whose commands it might not know.
     """
+    newest = max((m.version for m in present(members)), key=_release, default=version)
+    if _release(version) < _release(newest):
+        raise ConsensusError(
+            f"the node runs version {version}, but the cluster has nodes of version {newest}",
+            "55000",
+            hint=f"Install version {newest} or newer.",
+        )
     for member in members:
-        if member.token == token and member.state != LEFT:
+        if token and member.token == token:
+            if member.state == LEFT:
+                raise StorageError(
+                    f"node {member.id} has left the cluster",
+                    "F0000",
+                    hint="Join again with an empty data directory.",
+                )
             return replace(member, address=address, version=version)
     taken = {member.id for member in members}
     if wanted in taken:
@@ -78,30 +113,47 @@ def admit(
             hint="Leave cluster.node_id at 0, and the cluster chooses one.",
         )
     chosen = wanted or max(taken, default=0) + 1
-    return Member(NodeId(chosen), address, ACTIVE, token, version, now_us)
+    return Member(NodeId(chosen), address, ACTIVE, token, version, now_us, observer)
 
 
-def drained(members: Sequence[Member], node: NodeId) -> Member:
+def drained(
+    members: Sequence[Member], node: NodeId, factor: int, alive: Collection[NodeId]
+) -> Member:
     """The record of a node that is to leave. Raises QueryError 42704, ConsensusError 55000."""
     member = _existing(members, node)
-    if not any(m.id != node and m.state == ACTIVE for m in members):
+    if member.state != ACTIVE:
+        return member
+    rest = [m.id for m in members if m.id != node and m.may_vote]
+    if not rest:
         raise ConsensusError(
-            f"node {node} is the last one of the cluster",
+            f"node {node} is the last one of the cluster that may vote",
             "55000",
             hint="Stop it instead; its data directory is the cluster.",
         )
-    return replace(member, state=DRAINING) if member.state == ACTIVE else member
-
-
-def decommissioned(members: Sequence[Member], node: NodeId, *, alive: bool) -> Member:
-    """The record of a node that will not come back. Raises QueryError 42704, ConsensusError 55006 while it is alive."""
-    if alive:
+    wanted = odd(min(factor, len(rest)))
+    answering = sum(other in alive for other in rest)
+    if member.may_vote and 2 * answering <= wanted:
         raise ConsensusError(
-            f"node {node} is alive",
+            f"without node {node} too few nodes would answer: {answering} of {wanted} voters",
+            "55000",
+            hint="Start the nodes that are down, or add others, and try again.",
+        )
+    return replace(member, state=DRAINING)
+
+
+def decommissioned(members: Sequence[Member], node: NodeId, factor: int, sight: Sight) -> Member:
+    """The record of a node that will not come back.
+
+    Raises: QueryError 42704, ConsensusError 55006 unless it is known to be silent, 55000 as for one that leaves.
+    """
+    member = _existing(members, node)
+    if node not in sight.silent:
+        raise ConsensusError(
+            f"node {node} is alive, or was a moment ago",
             "55006",
             hint=f"Use: shardforge cluster leave --node {node}",
         )
-    return drained(members, node)
+    return drained(members, member.id, factor, sight.alive)
 
 
 def _existing(members: Sequence[Member], node: NodeId) -> Member:
@@ -109,3 +161,8 @@ def _existing(members: Sequence[Member], node: NodeId) -> Member:
         if member.id == node and member.state != LEFT:
             return member
     raise QueryError(f"there is no node {node} in the cluster", "42704")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor of a version; members of before versions were noted have none."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from shardforge.cluster.goal import Goal, goal_of, meta_may_follow, next_step
+from shardforge.cluster.goal import (
+    Goal,
+    goal_of,
+    meta_may_follow,
+    next_step,
+    nodes_of,
+    voters_of,
+)
+from shardforge.cluster.liveness import Liveness, Sight
 from shardforge.cluster.members import (
     ACTIVE,
     DRAINING,
@@ -41,7 +49,6 @@ from shardforge.node.reports import (
 from shardforge.node.rows import MemberRows
 from shardforge.ports import Clock, Network
 from shardforge.raft.confchange import ChangeKind, ConfChange
-from shardforge.raft.messages import ConfState
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
@@ -50,19 +57,11 @@ from shardforge.txn.closed import Closed
 ROUND_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 CREATE_SECONDS = 10.0
+SILENT_SECONDS = 2 * ROUND_SECONDS + ANSWER_SECONDS
+"""A node that does not answer for so long is not alive."""
 EVENTS_MAX = 200
 
 log = logging.getLogger("shardforge.cluster")
-
-
-def voters_of(members: ConfState) -> set[NodeId]:
-    """Everyone whose vote counts."""
-    return {NodeId(node) for node in (*members.voters, *members.voters_outgoing)}
-
-
-def nodes_of(members: ConfState) -> set[NodeId]:
-    """Everyone who has a replica."""
-    return voters_of(members) | {NodeId(node) for node in members.learners}
 
 
 def described(change: ConfChange) -> str:
@@ -84,17 +83,18 @@ class Governing:
     ) -> None:  # fmt: skip
         self.members: list[Member] = []
         self.reports: dict[NodeId, NodeReport] = {}
-        self.heard_at: dict[NodeId, float] = {}
         self._host = host
         self._network = network
         self._peering = peering
         self._rows = rows
         self._clock = clock
         self._factor = factor
-        self._down_after = down_after
         self._closed = closed
         self._give_way = give_way
         self.began = self._now()
+        self.liveness = Liveness(
+            host.node, self.began, silent_after=SILENT_SECONDS, down_after=down_after
+        )
         self.events: deque[dict[str, object]] = deque(maxlen=EVENTS_MAX)
         """What happened to the cluster of late, oldest first."""
         self._changing = asyncio.Lock()
@@ -119,8 +119,10 @@ class Governing:
         self.members = await self._rows.load()
         now_us = self._clock.wall_us()
         if not self.members:
-            for node, at in founders.items():
-                await self._put(Member(node, at, ACTIVE, "", version, now_us))
+            # All at once: who is not in the address book is not spoken to, and could not acknowledge the next.
+            await self._put(
+                *(Member(n, at, ACTIVE, "", version, now_us) for n, at in founders.items())
+            )
         [own] = [member for member in self.members if member.id == self._host.node]
         await self._put(replace(own, address=address, version=version))
         await self._publish()
@@ -133,11 +135,13 @@ class Governing:
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
-    async def _put(self, member: Member) -> None:
-        if member in self.members:
+    async def _put(self, *members: Member) -> None:
+        changed = [member for member in members if member not in self.members]
+        if not changed:
             return
-        await self._rows.put(member)
-        self.members = [m for m in self.members if m.id != member.id] + [member]
+        await self._rows.put(changed)
+        ids = {member.id for member in changed}
+        self.members = [m for m in self.members if m.id not in ids] + changed
         await self._publish()
 
     async def _publish(self) -> None:
@@ -159,27 +163,27 @@ class Governing:
     async def drain(self, node: NodeId) -> None:
         """Begin to move a node's replicas away; it leaves when it has none. Raises QueryError, ConsensusError."""
         async with self._changing:
-            await self._put(drained(self.members, node))
+            alive = self.sight().alive
+            await self._put(drained(self.members, node, self._factor, alive))
         self._event(f"node {node} is to leave")
 
     async def decommission(self, node: NodeId) -> None:
         """Do without a node that will not come back. Raises QueryError, ConsensusError."""
-        alive = self._now() - self.heard_at.get(node, 0.0) < 2 * ROUND_SECONDS + ANSWER_SECONDS
         async with self._changing:
-            await self._put(decommissioned(self.members, node, alive=alive))
+            sight = self.sight()
+            await self._put(decommissioned(self.members, node, self._factor, sight))
         self._event(f"node {node} is decommissioned")
 
     # ---- how they are ----------------------------------------------------------------------------
 
-    def down(self) -> set[NodeId]:
-        """The nodes that have not answered for `down_after`."""
-        now = self._now()
-        return {
-            member.id
-            for member in present(self.members)
-            if member.id != self._host.node
-            and now - self.heard_at.get(member.id, self.began) > self._down_after
-        }
+    @property
+    def heard_at(self) -> Mapping[NodeId, float]:
+        """When each of the other nodes last answered."""
+        return self.liveness.heard_at
+
+    def sight(self) -> Sight:
+        """Which members answer now."""
+        return self.liveness.sight((member.id for member in present(self.members)), self._now())
 
     def _ask_all(self) -> None:
         for member in present(self.members):
@@ -195,7 +199,7 @@ class Governing:
             if node not in self.reports:
                 self._wake.set()
             self.reports[node] = report
-            self.heard_at[node] = self._now()
+            self.liveness.hear(node, self._now())
             await self._note(report)
         except DatabaseError as error:
             log.debug("node %d does not answer: %s", node, error)
@@ -216,6 +220,7 @@ class Governing:
         """Govern until cancelled."""
         while True:
             self._wake.clear()
+            self._peering.offer(self._closed())  # for when this node reaches no majority any more
             self._ask_all()
             try:
                 await self._round()
@@ -229,27 +234,33 @@ class Governing:
 
     async def _round(self) -> None:
         host = self._host
-        held = nodes_of(host.meta.members)
-        goal = goal_of(self.members, self._factor, held, self.down())
+        self.liveness.listen(self._now())
+        sight = self.sight()
+        others = [replica for replica in host.replicas if replica.id != META_SHARD]
+        meta = host.meta.members
+        held = [replica.members for replica in others]
+        goal = goal_of(self.members, self._factor, meta, held, sight, host.node)
         if host.node not in goal.voters:
-            successors = sorted(goal.voters & voters_of(host.meta.members))
+            successors = sorted(goal.voters & voters_of(meta) & sight.alive)
             if successors:
                 self._give_way(successors[0])
                 return
-        others = [replica for replica in host.replicas if replica.id != META_SHARD]
-        keep = voters_of(host.meta.members)
-        for replica in others:
-            await self._step(replica, goal, keep)
-        if meta_may_follow(goal, [replica.members for replica in others]):
-            await self._step(host.meta, goal, ())
+        # What is on its way in one shard was decided for another goal, and is not yet in what the members are.
+        if not host.meta.changing_members:
+            for replica in others:
+                await self._step(replica, goal, voters_of(meta))
+        settled = not any(replica.changing_members for replica in others)
+        if settled and meta_may_follow(goal, [replica.members for replica in others]):
+            await self._step(host.meta, goal, set())
         await self._remove_spare(goal)
         await self._let_leave()
 
-    async def _step(self, replica: Replica, goal: Goal, keep: set[NodeId] | tuple[()]) -> None:
+    async def _step(self, replica: Replica, goal: Goal, keep: set[NodeId]) -> None:
         if replica.changing_members:
             return
         match = replica.followers()
-        step = next_step(replica.members, goal, keep, match, replica.last_index)
+        alive = self.sight().alive
+        step = next_step(replica.members, goal, keep, match, replica.last_index, alive)
         if step is None:
             return
         for node in step.create:
@@ -291,5 +302,5 @@ class Governing:
                 if not any(member.id in nodes_of(r.members) for r in self._host.replicas):
                     await self._put(replace(member, state=LEFT))
                     self.reports.pop(member.id, None)
-                    self.heard_at.pop(member.id, None)
+                    self.liveness.forget(member.id)
                     self._event(f"node {member.id} has left")

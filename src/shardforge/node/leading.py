@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
-from shardforge.sql.session.tenure import Tenure
 
 PULL_SECONDS = 0.05
 """How long the meta shard's leader waits before it asks for the others' leadership again."""
@@ -25,19 +25,35 @@ STANDBY_SECONDS = 2.0
 log = logging.getLogger("shardforge.node")
 
 
-class Leading:
-    """Follows the leaderships of a host."""
+class Service(Protocol):
+    """What runs while this node serves."""
+
+    @property
+    def standby(self) -> bool:
+        """Whether nobody leads, and only the past is read."""
+        ...
+
+    async def end(self) -> None:
+        """Stop what works in the background."""
+        ...
+
+
+T = TypeVar("T", bound=Service)
+
+
+class Leading(Generic[T]):
+    """Follows the leaderships of a host, and begins and ends tenures of kind `T`."""
 
     def __init__(
         self,
         host: Host,
-        begin: Callable[[], Awaitable[Tenure]],
-        began: Callable[[Tenure], None],
-        ending: Callable[[Tenure], Awaitable[None]],
-        stand_by: Callable[[], Awaitable[Tenure] | None],
+        begin: Callable[[], Awaitable[T]],
+        began: Callable[[T], None],
+        ending: Callable[[T], Awaitable[None]],
+        stand_by: Callable[[], Awaitable[T] | None],
     ) -> None:
         """`began` opens the node to sessions, `ending` ends them; `stand_by` may have nothing to read."""
-        self.tenure: Tenure | None = None
+        self.tenure: T | None = None
         self._host = host
         self._begin = begin
         self._began = began
@@ -146,7 +162,7 @@ class Leading:
         except TimeoutError:
             return
 
-    async def _try_begin(self, begin: Awaitable[Tenure]) -> bool:
+    async def _try_begin(self, begin: Awaitable[T]) -> bool:
         """Begin a tenure, unless leadership changes meanwhile. False: it failed, and is worth another attempt."""
         beginning = asyncio.ensure_future(begin)
         leads = self._leads()

@@ -21,7 +21,7 @@ from shardforge.adapters.clock import SystemClock
 from shardforge.config import Config, not_yet_in_force, split_address
 from shardforge.errors import ConsensusError, DatabaseError, TransactionError
 from shardforge.ids import NodeId
-from shardforge.node.governing import Governing
+from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, join
 from shardforge.node.leading import Leading
 from shardforge.node.operations import DECOMMISSION, LEAVE, STATUS, Operations
@@ -78,7 +78,7 @@ class Node:
         self.clock = SystemClock()
         self.closed = ClosedTimestamps()
         self.host: Host | None = None
-        self.leading: Leading | None = None
+        self.leading: Leading[Tenure] | None = None
         self.peering: Peering | None = None
         self.governing: Governing | None = None
         self.operations: Operations | None = None
@@ -289,15 +289,18 @@ class Node:
             self.config.replication.factor, self.config.replication.down_after_sec,
             lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
         )  # fmt: skip
+        founders = {NodeId(n): address for n, address in self._founding.nodes.items()}
         try:
-            founders = {NodeId(n): address for n, address in self._founding.nodes.items()}
-            await governing.begin(
-                founders or {self.id: self.advertised}, self.advertised, __version__
-            )
-            self.governing = governing
+            while self.governing is None:
+                try:
+                    await governing.begin(
+                        founders or {self.id: self.advertised}, self.advertised, __version__
+                    )
+                    self.governing = governing
+                except DatabaseError as error:
+                    log.warning("the cluster is not looked after yet: %s", error)
+                    await self.clock.sleep(ROUND_SECONDS)
             await governing.run()
-        except DatabaseError as error:
-            log.warning("the cluster is not looked after any more: %s", error)
         finally:
             self.governing = None
             await governing.close()

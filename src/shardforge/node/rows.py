@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shardforge.cluster.members import (
     MEMBERS_START,
     Member,
@@ -28,13 +30,14 @@ class MemberRows:
         finally:
             await transaction.rollback()
 
-    async def put(self, member: Member) -> None:
-        """Write one member. Raises TransactionError."""
+    async def put(self, members: Sequence[Member]) -> None:
+        """Write members, all or none. Raises TransactionError."""
         transaction = self._coordinator.begin(Isolation.READ_COMMITTED)
         try:
-            key = member_key(member.id)
-            await transaction.lock([key], LockStrength.UPDATE, WaitPolicy.BLOCK)
-            transaction.put(key, encode_member(member))
+            keys = [member_key(member.id) for member in members]
+            await transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
+            for key, member in zip(keys, members, strict=True):
+                transaction.put(key, encode_member(member))
             await transaction.commit()
         except BaseException:
             await transaction.rollback()
