@@ -261,6 +261,7 @@ class CommitProcess:
         """Answer at once; the rest takes a while, and lets others run between its steps."""
         for part in self._prepared_parts:
             part.current_mark().settle()
+        self._decided_as(committed=True)
         if not self._done.done():
             self._done.set_result(Outcome.APPLIED)
         await asyncio.sleep(0)
@@ -336,8 +337,16 @@ class CommitProcess:
         if outcome is Outcome.APPLIED:
             self._coordinator.committed(self._transaction, self._timestamp)
         self._coordinator.finish(self._transaction)
+        if outcome is not Outcome.UNKNOWN:
+            self._decided_as(committed=outcome is Outcome.APPLIED)
         if not self._done.done():
             self._done.set_result(outcome)
+
+    def _decided_as(self, *, committed: bool) -> None:
+        transaction = self._transaction
+        transaction.undecided = False
+        if transaction.on_end is not None:
+            transaction.on_end(committed)
 
 
 def _ignore(_: Outcome) -> None:

@@ -11,7 +11,7 @@ lock (`blind` writes are index entries, which their row's lock protects).
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
@@ -89,9 +89,11 @@ class Transaction:
         "isolation",
         "lock_timeout_ms",
         "locks",
+        "on_end",
         "read_only",
         "reads",
         "snapshot",
+        "undecided",
         "writes",
     )
 
@@ -112,6 +114,10 @@ class Transaction:
         self.writes = WriteBuffer()
         self.locks: dict[bytes, HeldLock] = {}
         self.reads = ReadSet() if isolation is Isolation.SERIALIZABLE and not read_only else None
+        self.undecided = False
+        """Whether its commit is under way, or has ended without anybody knowing how."""
+        self.on_end: Callable[[bool], None] | None = None
+        """Called once with whether it is committed, when a commit that nobody waits for any more is decided."""
         self._savepoints: list[tuple[int, int]] = []
         self._lock_log: list[tuple[bytes, HeldLock | None]] = []
         self._open = True
@@ -383,6 +389,7 @@ class Transaction:
         assert self._open, "the transaction has ended"
         self._open = False
         if self.writes.values:
+            self.undecided = True
             await self._coordinator.commit(self)
         else:
             self._coordinator.finish(self)

@@ -309,6 +309,8 @@ class Session:
                     self.instance.catalog.publish(self.overlay)
         except BaseException:
             if transaction is not None:
+                if transaction.undecided:
+                    self._leave_behind(transaction)
                 await transaction.rollback()
             await self._ended(committed=False)
             raise
@@ -316,6 +318,22 @@ class Session:
             self.instance.telemetry.transactions_committed_total += 1
         await self._ended(committed=True)
         return True
+
+    def _leave_behind(self, transaction: Transaction) -> None:
+        """Go on without knowing whether a commit succeeds: its table locks stay until it is decided.
+
+        Whoever got one of them now would not know of an index that the commit may yet bring. When nobody can tell how
+        it ended, they stay as long as this leadership.
+        """
+        owner, self.lock_owner = self.lock_owner, LockOwner(self.process_id)
+        overlay, catalog = self.overlay, self.instance.catalog
+
+        def ended(committed: bool) -> None:
+            if committed and overlay is not None:
+                catalog.publish(overlay)
+            catalog.locks.release_all(owner)
+
+        transaction.on_end = ended
 
     async def rollback(self) -> None:
         """Roll back what is open and end the block."""
