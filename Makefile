@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup test check lint types layers unit e2e bench bench-quick kill-soak failover-soak fuzz lock clean
+.PHONY: run cluster setup test check lint types layers unit e2e bench bench-quick kill-soak failover-soak sim sim-soak fuzz lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -53,6 +53,12 @@ kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minute
 
 failover-soak: $(READY)  ## kill -9 the serving node of three fifty times under writers; about 5 minutes
 	$(BIN)/python -m tests.e2e.failover_harness --kills 50
+
+sim: $(READY)  ## a simulated cluster under faults: every workload, ten seeds
+	$(BIN)/shardforge sim --runs 10
+
+sim-soak: $(READY)  ## thousands of seeds; about an hour
+	SHARDFORGE_SIM_SEEDS=5000 $(BIN)/pytest -q tests/sim
 
 fuzz: $(READY)  ## more examples for the parsers of bytes
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -q tests/property tests/e2e/test_wire_fuzz.py

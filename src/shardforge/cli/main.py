@@ -13,6 +13,7 @@ from shardforge import __version__
 from shardforge.cli import cluster
 from shardforge.cli.demo import demo
 from shardforge.cli.output import fail
+from shardforge.cli.simulate import simulate
 from shardforge.config import Config, ConfigError, entries, load
 from shardforge.errors import DatabaseError
 
@@ -57,6 +58,7 @@ def start(
 
 
 app.command()(demo)
+app.command("sim")(simulate)
 
 
 @app.command()

@@ -1,0 +1,254 @@
+"""Nodes of a simulated cluster: the real node from its replicas to its SQL sessions, over simulated ports, no sockets.
+
+What is simulated is the ports and the crash: a node that crashes keeps what its files had made durable, and nothing
+else. What a session was doing is never heard of again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from shardforge import __version__
+from shardforge.config import Config
+from shardforge.errors import DatabaseError
+from shardforge.ids import NodeId, ShardId
+from shardforge.node.governing import ROUND_SECONDS, Governing
+from shardforge.node.leading import Leading
+from shardforge.node.peering import Peering
+from shardforge.node.rows import MemberRows
+from shardforge.shard.descriptor import ShardDescriptor, initial_shards
+from shardforge.shard.files import MemoryFiles
+from shardforge.shard.host import Host
+from shardforge.shard.replica import Replica
+from shardforge.sim.network import SimNetwork
+from shardforge.sim.world import SimBlocking, SimClock, World
+from shardforge.sql.session.instance import Instance
+from shardforge.sql.session.session import Session
+from shardforge.sql.session.tenure import Tenure
+from shardforge.telemetry import Telemetry
+from shardforge.txn.closed import Closed, ClosedTimestamps, closed_now
+from shardforge.txn.store import Store, replica_options
+
+T = TypeVar("T")
+
+SHARDS = 2
+FACTOR = 3
+DOWN_AFTER_SECONDS = 2.5
+DRIFT_MAX = 0.01
+WALL_JUMP_US_MAX = 60_000_000
+FLUSH_ENTRIES = 40
+LOG_ENTRIES_MAX = 80
+"""So few that a node which was away for a moment needs a snapshot."""
+GC_RETENTION_SECONDS = 2
+
+
+def _config() -> Config:
+    config = Config()
+    return replace(
+        config,
+        storage=replace(config.storage, engine="memory", gc_retention_sec=GC_RETENTION_SECONDS),
+        sharding=replace(config.sharding, initial_shard_count=SHARDS),
+    )
+
+
+class SimNode:
+    """One node; its files outlive it."""
+
+    def __init__(self, world: World, number: int, nodes: int) -> None:
+        self.id = NodeId(number)
+        self.host: Host | None = None
+        self.leading: Leading[Tenure] | None = None
+        self.governing: Governing | None = None
+        self.failures: list[str] = []
+        """Replicas that stopped, and why."""
+        self._world = world
+        self._config = _config()
+        self._everyone = {NodeId(n): f"node{n}" for n in range(1, nodes + 1)}
+        self._files: dict[ShardId, MemoryFiles] = {}
+        self._shards: dict[ShardId, ShardDescriptor] = {}
+        if number <= FACTOR:
+            founders = [NodeId(n) for n in range(1, min(FACTOR, nodes) + 1)]
+            self._shards = {shard.id: shard for shard in initial_shards(SHARDS, founders)}
+            self._files = {shard: MemoryFiles() for shard in self._shards}
+        rate = 1 + world.random.uniform(-DRIFT_MAX, DRIFT_MAX)
+        offset_us = world.random.randrange(-WALL_JUMP_US_MAX, WALL_JUMP_US_MAX)
+        self.clock = SimClock(world, self.id, rate, offset_us)
+        self._clients: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = ClosedTimestamps()
+        self._network: SimNetwork | None = None
+        self._peering: Peering | None = None
+        self._government: asyncio.Task[None] | None = None
+        self._yielding: asyncio.Task[None] | None = None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a replica has stopped because of its disk."""
+        return self.host is not None and any(r.failure is not None for r in self.host.replicas)
+
+    # ---- what clients see ------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the node runs."""
+        return self.host is not None
+
+    @property
+    def instance(self) -> Instance | None:
+        """What sessions belong to, while this node serves."""
+        tenure = None if self.leading is None else self.leading.tenure
+        return None if tenure is None else tenure.instance
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes writes."""
+        instance = self.instance
+        return instance is not None and not instance.standby
+
+    def session(self) -> Session:
+        """A new session of the superuser, on a node that has an instance."""
+        instance = self.instance
+        assert instance is not None, "only a node with an instance has sessions"
+        return Session(instance, user="shardforge", database="shardforge")
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a client's work on this node; it is cancelled when the node ceases to serve, or to live."""
+        task = asyncio.create_task(work)
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+        return task
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start over the files that there are."""
+        world = self._world
+        self._network = network = SimNetwork(world, self.id)
+        for node, address in self._everyone.items():
+            network.set_address(node, address)
+        blocking = SimBlocking(world, self.id)
+        options = replica_options(self._config, SHARDS + 1)._replace(
+            flush_entries=FLUSH_ENTRIES, log_entries_max=LOG_ENTRIES_MAX, cache_bytes=1 << 20
+        )
+        self._closed = ClosedTimestamps()
+        host = Host(
+            self.id, self._open, network, self.clock, blocking, options,
+            random.Random(world.random.getrandbits(64)), self._failed,
+        )  # fmt: skip
+        host.open(list(self._shards.values()))
+        self.host = host
+        self._peering = Peering(
+            host, None, network, blocking, self.clock, lambda: self._everyone[self.id], lambda: self.serves,
+            self._offer,
+        )  # fmt: skip
+        surroundings = random.Random(world.random.getrandbits(64))
+
+        async def begin() -> Tenure:
+            return await Tenure.begin(
+                host, self._config, self.clock, blocking, Telemetry(), surroundings, lambda _: None,
+                self.clock.wall_us(),
+            )  # fmt: skip
+
+        def stand_by() -> Awaitable[Tenure] | None:
+            applied = {replica.id: replica.applied for replica in host.replicas}
+            timestamp = self._closed.usable(applied)
+            if not timestamp:
+                return None
+            return Tenure.stand_by(
+                host, timestamp, self._closed.closed_us, self._config, self.clock, Telemetry(), surroundings,
+                lambda _: None, self.clock.wall_us(),
+            )  # fmt: skip
+
+        self.leading = Leading(host, begin, self._began, self._ending, stand_by)
+        host.start()
+        self.leading.start()
+
+    def _open(self, shard: ShardDescriptor) -> MemoryFiles:
+        if (
+            self.host is not None
+        ):  # a replica that is new here: what an earlier one left was deleted
+            self._shards[shard.id] = shard
+            self._files[shard.id] = MemoryFiles()
+        return self._files[shard.id]
+
+    def _failed(self, replica: Replica, error: Exception) -> None:
+        self.failures.append(f"node {self.id} shard {replica.id}: {error}")
+
+    def _offer(self, closed: Closed) -> None:
+        self._closed.offer(closed, self.clock.wall_us())
+
+    async def crash(self) -> None:
+        """Lose everything that was not durable."""
+        host, leading = self.host, self.leading
+        assert host is not None, "running"
+        assert leading is not None, "running"
+        assert self._network is not None, "running"
+        self._network.close()
+        host.kill()
+        self.host = self.leading = None
+        await leading.stop()
+        for task in sorted(self._tasks, key=hash):
+            task.cancel()
+        here = {replica.id for replica in host.replicas}
+        self._shards = {shard: what for shard, what in self._shards.items() if shard in here}
+        for shard in self._shards:
+            files = self._files[shard]
+            kept = self._world.random.randint(0, files.engine.unflushed_count)
+            self._files[shard] = MemoryFiles(files.engine.crash(kept), files.log.crash())
+
+    # ---- tenures ---------------------------------------------------------------------------------
+
+    def _began(self, tenure: Tenure) -> None:
+        store = tenure.store
+        if isinstance(store, Store):
+            self._government = self._spawn(self._govern(store))
+
+    async def _ending(self, _tenure: Tenure) -> None:
+        if self._government is not None:
+            self._government.cancel()
+            await asyncio.gather(self._government, return_exceptions=True)
+            self._government = None
+        clients = sorted(self._clients, key=hash)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _govern(self, store: Store) -> None:
+        host, peering, network = self.host, self._peering, self._network
+        assert host is not None, "a tenure has a host"
+        assert peering is not None, "a tenure has peers"
+        assert network is not None, "a tenure has a network"
+        governing = Governing(
+            host, network, peering, MemberRows(store.coordinator), self.clock, FACTOR, DOWN_AFTER_SECONDS,
+            lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
+        )  # fmt: skip
+        try:
+            while self.governing is None:
+                try:
+                    await governing.begin(self._everyone, self._everyone[self.id], __version__)
+                    self.governing = governing
+                except DatabaseError:
+                    await self.clock.sleep(ROUND_SECONDS)
+            await governing.run()
+        finally:
+            self.governing = None
+            await governing.close()
+
+    def _yield_to(self, node: NodeId) -> None:
+        leading = self.leading
+        if leading is not None and (self._yielding is None or self._yielding.done()):
+            self._yielding = self._spawn(self._give_way(leading, node))
+
+    async def _give_way(self, leading: Leading[Tenure], node: NodeId) -> None:
+        await leading.give_way(node, DOWN_AFTER_SECONDS)
+        leading.resume()

@@ -1,0 +1,155 @@
+"""What happens to a simulated cluster, from a seed: crashes, partitions, bad weather, disks, clocks, pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Sequence
+
+from shardforge.sim.cluster import DOWN_AFTER_SECONDS, SimNode
+from shardforge.sim.world import Weather, World
+
+AT_A_TIME = 2
+PAUSE_SECONDS = (0.2, 2.0)
+FAULT_SECONDS = (0.1, 2.5)
+JUMP_US_MAX = 100_000_000
+
+
+class Faults:
+    """Injects faults of some kinds for a while, up to two at a time, and then undoes them all."""
+
+    def __init__(self, world: World, nodes: Sequence[SimNode], kinds: Sequence[str]) -> None:
+        self._world = world
+        self._nodes = nodes
+        self._kinds = [KINDS[kind] for kind in kinds]
+        self.injected = 0
+
+    async def run(self, seconds: float) -> None:
+        """Inject faults for some time, then heal."""
+        end = asyncio.get_running_loop().time() + seconds
+        await asyncio.gather(*(self._inject_until(end) for _ in range(AT_A_TIME)))
+        await self.heal()
+
+    async def _inject_until(self, end: float) -> None:
+        loop, choice = asyncio.get_running_loop(), self._world.random
+        while self._kinds and loop.time() < end:
+            await asyncio.sleep(choice.uniform(*PAUSE_SECONDS))
+            inject = choice.choice(self._kinds)
+            self.injected += 1
+            await inject(self, choice.choice(self._nodes), choice.uniform(*FAULT_SECONDS))
+        await asyncio.sleep(max(0.0, end - loop.time()))
+
+    async def heal(self) -> None:
+        """Undo everything; nodes whose disks failed are started anew."""
+        self._world.cut.clear()
+        self._world.slow.clear()
+        self._world.broken.clear()
+        self._world.weather = Weather()
+        for node in self._nodes:
+            self._resume(node)
+            if node.damaged:
+                await self._down(node)
+            self._up(node)
+
+    async def crash(self, node: SimNode, seconds: float) -> None:
+        """One node is gone for a while, with what it had not synced."""
+        await self._down(node)
+        await asyncio.sleep(seconds)
+        self._up(node)
+
+    async def loss(self, node: SimNode, seconds: float) -> None:
+        """One node is gone for so long that others may take its place."""
+        await self.crash(node, DOWN_AFTER_SECONDS + 2 * seconds)
+
+    async def crash_all(self, _node: SimNode, seconds: float) -> None:
+        """The power fails everywhere."""
+        for node in self._nodes:
+            await self._down(node)
+        await asyncio.sleep(seconds / 4)
+        for node in self._nodes:
+            self._up(node)
+            await asyncio.sleep(self._world.random.uniform(0, 0.3))
+
+    async def _down(self, node: SimNode) -> None:
+        self._resume(node)  # a process that stands still can be killed, and is not missed
+        if node.running:
+            await node.crash()
+
+    def _up(self, node: SimNode) -> None:
+        if not node.running:
+            node.start()
+
+    async def partition(self, _node: SimNode, seconds: float) -> None:
+        """Two sides that do not hear each other."""
+        side = {n.id for n in self._nodes if self._world.random.random() < 0.5}
+        self._world.cut |= {
+            (a.id, b.id)
+            for a in self._nodes
+            for b in self._nodes
+            if (a.id in side) != (b.id in side)
+        }
+        await asyncio.sleep(seconds)
+        self._world.cut.clear()
+
+    async def one_way(self, node: SimNode, seconds: float) -> None:
+        """One node is not heard, or does not hear."""
+        deaf = self._world.random.random() < 0.5
+        others = [other.id for other in self._nodes if other is not node]
+        self._world.cut |= {(o, node.id) if deaf else (node.id, o) for o in others}
+        await asyncio.sleep(seconds)
+        self._world.cut.clear()
+
+    async def weather(self, _node: SimNode, seconds: float) -> None:
+        """Loss, duplicates, delay and overtaking."""
+        choice = self._world.random
+        self._world.weather = Weather(
+            choice.uniform(0, 0.3), choice.uniform(0, 0.3), choice.uniform(0.0005, 0.02), 0.1
+        )
+        await asyncio.sleep(seconds)
+        self._world.weather = Weather()
+
+    async def slow_disk(self, node: SimNode, seconds: float) -> None:
+        """A disk takes a hundred times as long."""
+        self._world.slow.add(node.id)
+        await asyncio.sleep(seconds)
+        self._world.slow.discard(node.id)
+
+    async def broken_disk(self, node: SimNode, seconds: float) -> None:
+        """A disk is full or fails; the node is started anew when it is mended."""
+        self._world.broken[node.id] = self._world.random.choice((errno.ENOSPC, errno.EIO))
+        await asyncio.sleep(seconds)
+        self._world.broken.pop(node.id, None)
+        if node.damaged:
+            await self._down(node)
+            self._up(node)
+
+    async def clock(self, node: SimNode, seconds: float) -> None:
+        """A node's time of day jumps."""
+        node.clock.wall_offset_us += self._world.random.randrange(-JUMP_US_MAX, JUMP_US_MAX)
+
+    async def pause(self, node: SimNode, seconds: float) -> None:
+        """A node stands still."""
+        self._world.pause(node.id)
+        await asyncio.sleep(seconds)
+        self._resume(node)
+
+    def _resume(self, node: SimNode) -> None:
+        self._world.resume(node.id)
+        network = self._world.networks.get(node.id)
+        if network is not None:
+            network.wake()
+
+
+KINDS: dict[str, Callable[[Faults, SimNode, float], Awaitable[None]]] = {
+    "crash": Faults.crash,
+    "loss": Faults.loss,
+    "power": Faults.crash_all,
+    "partition": Faults.partition,
+    "one-way": Faults.one_way,
+    "weather": Faults.weather,
+    "slow-disk": Faults.slow_disk,
+    "broken-disk": Faults.broken_disk,
+    "clock": Faults.clock,
+    "pause": Faults.pause,
+}
+"""The faults by the names that --faults takes."""
