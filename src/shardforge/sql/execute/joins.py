@@ -15,7 +15,7 @@ from shardforge.sql.execute.context import BATCH_ROWS, Account, Row, Run
 from shardforge.sql.execute.expressions import compile_optional, layout_of
 from shardforge.sql.execute.operators import Batches, Operator, chunks
 from shardforge.sql.execute.rows import join_key_function
-from shardforge.sql.execute.scans import TableScanOperator
+from shardforge.sql.execute.scans import TableScanOperator, pairs
 
 PROBE_ROWS = 64
 """Left rows that are joined before their results are handed on: each may have many partners."""
@@ -270,7 +270,7 @@ class IndexJoin(Operator):
 
     async def _looked_up(self, row: Row, run: Run) -> list[Row]:
         rows: list[Row] = []
-        async with aclosing(self._right.access.pairs(run, row)) as chunks:
+        async with aclosing(pairs(self._right.access, run, row)) as chunks:
             async for chunk in chunks:
                 rows += self._filtered(self._right.reader.rows(chunk), run)
         return rows

@@ -49,6 +49,20 @@ class Operator(ABC):
         return rows
 
 
+class Change(Operator):
+    """UPDATE or DELETE; its batches are the RETURNING rows, and `run.memo[self]` the number of rows."""
+
+    @abstractmethod
+    async def change(self, run: Run) -> tuple[int, list[Row]]:
+        """(how many rows were changed, the RETURNING rows)."""
+
+    async def batches(self, run: Run, goal: int | None = None) -> Batches:
+        count, result = await self.change(run)
+        run.memo[self] = count
+        if result:
+            yield result
+
+
 def chunks(rows: Sequence[Row], size: int = BATCH_ROWS) -> Iterator[list[Row]]:
     """`rows` in batches."""
     for start in range(0, len(rows), size):

@@ -14,7 +14,7 @@ from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.execute.context import Row, Run
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.locking import Restart
-from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.operators import Change
 from shardforge.sql.execute.returning import Returning, result_layout
 from shardforge.sql.execute.rows import evaluated_once, may_wait
 from shardforge.sql.execute.scans import TableScanOperator
@@ -74,7 +74,7 @@ class LockedSource:
         return found
 
 
-class Update(Operator):
+class Update(Change):
     """UPDATE; its batches are the RETURNING rows, and `run.memo[self]` the number of rows."""
 
     def __init__(self, node: nodes.Update, compiler: Compiler) -> None:
@@ -101,12 +101,6 @@ class Update(Operator):
                 node, result_layout(statement.row, writer.position, self._source.columns), compiler
             )
         )
-
-    async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        count, result = await self.change(run)
-        run.memo[self] = count
-        if result:
-            yield result
 
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were changed, the RETURNING rows)."""
@@ -135,7 +129,7 @@ class Update(Operator):
         return len(changes), await self._returning.rows(combined, run)
 
 
-class Delete(Operator):
+class Delete(Change):
     """DELETE; its batches are the RETURNING rows, and `run.memo[self]` the number of rows."""
 
     def __init__(self, node: nodes.Delete, compiler: Compiler) -> None:
@@ -146,12 +140,6 @@ class Delete(Operator):
         layout = {column: offset for offset, column in enumerate(self._source.columns)}
         self._places = [layout[statement.row[attnum]] for attnum in self.target.writer.attnums]
         self._returning = None if statement.returning is None else Returning(node, layout, compiler)
-
-    async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        count, result = await self.change(run)
-        run.memo[self] = count
-        if result:
-            yield result
 
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were deleted, the RETURNING rows)."""
