@@ -10,6 +10,7 @@ import pytest
 
 from shardforge.errors import DatabaseError
 from shardforge.sql.parse import kinds, lift, literals
+from shardforge.sql.session.scripts import statements
 from shardforge.sql.session.session import Session
 from tests.inprocess import MEMORY, run, run_text, running_node, session_of
 
@@ -191,7 +192,7 @@ def test_a_statement_of_a_script_is_lifted_too() -> None:
                 "INSERT INTO t (a) VALUES (1)",
                 "INSERT INTO t (a) VALUES (2); SELECT a FROM t WHERE a = 2",
             ):
-                async for prepared in session.statements(text):
+                async for prepared in statements(session, text):
                     rows, _ = await session.fetch_all(await session.run(prepared))
                     found.append((rows, prepared.constants))
                 await session.finish_implicit()
@@ -229,7 +230,7 @@ def test_the_time_zone_of_the_session_reads_its_literals() -> None:
 
 
 async def _run_script(session: Session, script: str) -> None:
-    async for prepared in session.statements(script):
+    async for prepared in statements(session, script):
         await session.fetch_all(await session.run(prepared))
 
 

@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from shardforge.errors import QueryError
+from shardforge.sql.session.scripts import statements
 from shardforge.sql.session.session import Session
 from tests.inprocess import running_node, session_of
 
 
 async def _run(session: Session, script: str) -> None:
     session.begin_statement(script)
-    async for prepared in session.statements(script):
+    async for prepared in statements(session, script):
         await session.fetch_all(await session.run(prepared))
 
 

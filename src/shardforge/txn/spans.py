@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from shardforge.storage.engine import Snapshot
 from shardforge.txn.participant import Participant
-from shardforge.txn.reads import CHUNK_MAX, ROWS_BEFORE_YIELD, Chunk
+from shardforge.txn.reads import CHUNK_MAX, CHUNK_MIN, ROWS_BEFORE_YIELD, Chunk, scan_span
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
@@ -45,7 +45,7 @@ async def scan_spans(
                 view = views[participant] = participant.view()
             if view is None or not simple or transaction.writes.in_span(start, end):
                 chunks = transaction.scan(start, end, reverse=reverse)
-                async with aclosing(chunks):  # type: ignore[type-var]
+                async with aclosing(chunks):
                     async for chunk in chunks:
                         found += chunk
                         if len(found) >= CHUNK_MAX:
@@ -70,3 +70,57 @@ async def scan_spans(
         for view in views.values():
             view.close()
         coordinator.snapshots.unpin(timestamp)
+
+
+async def scan(
+    transaction: Transaction,
+    coordinator: Coordinator,
+    start: bytes,
+    end: bytes,
+    *,
+    reverse: bool,
+    limit: int | None,
+) -> AsyncGenerator[Chunk, None]:
+    """Chunks of (key, value) of one span in key order, or against it; own writes included."""
+    timestamp = transaction.snapshot or await transaction.read_timestamp()
+    span = None
+    if transaction.reads is not None:
+        span = transaction.reads.open_span(start, end, reverse=reverse)
+    own = transaction.writes.in_span(start, end)
+    parts = coordinator.router.shards_of(start, end)
+    if reverse:
+        parts.reverse()
+    left = limit
+    snapshots = coordinator.snapshots
+    snapshots.pin(timestamp)
+    try:
+        for participant, low, high in parts:
+            chunks = scan_span(
+                participant,
+                low,
+                high,
+                timestamp,
+                own if len(parts) == 1 else {k: v for k, v in own.items() if low <= k < high},
+                reverse=reverse,
+                first_chunk=CHUNK_MIN if left is None else max(1, min(left, CHUNK_MIN)),
+            )
+            async for found in chunks:
+                chunk = found if left is None else found[:left]
+                if span is not None:
+                    _grow(span, chunk[-1][0], reverse=reverse)
+                yield chunk
+                if left is not None:
+                    left -= len(chunk)
+                    if left <= 0:
+                        return
+            if span is not None:
+                span[0 if reverse else 1] = low if reverse else high
+    finally:
+        snapshots.unpin(timestamp)
+
+
+def _grow(span: list[bytes], key: bytes, *, reverse: bool) -> None:
+    if reverse:
+        span[0] = key
+    else:
+        span[1] = key + b"\x00"

@@ -11,7 +11,7 @@ lock (`blind` writes are index entries, which their row's lock protects).
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
@@ -20,15 +20,13 @@ from shardforge.storage.newest_cache import Entry
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import (
-    CHUNK_MIN,
     Chunk,
     ReadSet,
     WriteBuffer,
     read_settled,
-    scan_span,
     settled,
 )
-from shardforge.txn.spans import scan_spans
+from shardforge.txn.spans import scan, scan_spans
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
@@ -165,45 +163,11 @@ class Transaction:
         """The values of `keys`, in their order."""
         return [await self.get(key) for key in keys]
 
-    async def scan(
+    def scan(
         self, start: bytes, end: bytes, *, reverse: bool = False, limit: int | None = None
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Chunks of (key, value) of [start, end) in key order, or against it; own writes included."""
-        timestamp = self.snapshot or await self.read_timestamp()
-        span = None
-        if self.reads is not None:
-            span = self.reads.open_span(start, end, reverse=reverse)
-        own = self.writes.in_span(start, end)
-        parts = self._coordinator.router.shards_of(start, end)
-        if reverse:
-            parts.reverse()
-        left = limit
-        snapshots = self._coordinator.snapshots
-        snapshots.pin(timestamp)
-        try:
-            for participant, low, high in parts:
-                chunks = scan_span(
-                    participant,
-                    low,
-                    high,
-                    timestamp,
-                    own if len(parts) == 1 else {k: v for k, v in own.items() if low <= k < high},
-                    reverse=reverse,
-                    first_chunk=CHUNK_MIN if left is None else max(1, min(left, CHUNK_MIN)),
-                )
-                async for found in chunks:
-                    chunk = found if left is None else found[:left]
-                    if span is not None:
-                        _grow(span, chunk[-1][0], reverse=reverse)
-                    yield chunk
-                    if left is not None:
-                        left -= len(chunk)
-                        if left <= 0:
-                            return
-                if span is not None:
-                    span[0 if reverse else 1] = low if reverse else high
-        finally:
-            snapshots.unpin(timestamp)
+        return scan(self, self._coordinator, start, end, reverse=reverse, limit=limit)
 
     def scan_spans(
         self, spans: Sequence[tuple[bytes, bytes]], *, reverse: bool = False
@@ -399,10 +363,3 @@ class Transaction:
         if self._open:
             self._open = False
             self._coordinator.finish(self)
-
-
-def _grow(span: list[bytes], key: bytes, *, reverse: bool) -> None:
-    if reverse:
-        span[0] = key
-    else:
-        span[1] = key + b"\x00"

@@ -27,7 +27,7 @@ NO_DATA = b"n\0\0\0\x04"
 PARSE_COMPLETE = b"1\0\0\0\x04"
 PORTAL_SUSPENDED = b"s\0\0\0\x04"
 COPY_DONE = b"c\0\0\0\x04"
-READY = {status: b"Z\0\0\0\x05" + status.encode() for status in "ITE"}
+READY: dict[str, bytes] = {status: b"Z\0\0\0\x05" + status.encode() for status in "ITE"}
 """ReadyForQuery by transaction status: idle, in a transaction, in a failed one."""
 
 

@@ -17,6 +17,7 @@ from shardforge.server.pgwire.formats import Codecs
 from shardforge.server.pgwire.output import Output
 from shardforge.sql.session.outcome import CopyIn, CopyOut, Outcome
 from shardforge.sql.session.parameters import PARAMETERS, REPORTED
+from shardforge.sql.session.scripts import statements
 
 if TYPE_CHECKING:
     from shardforge.server.pgwire.connection import Connection
@@ -239,7 +240,7 @@ class Conversation:
         session.prepared.pop("", None)
         session.begin_statement(text)
         empty = True
-        async for prepared in session.statements(text):
+        async for prepared in statements(session, text):
             empty = False
             begun = loop_time()
             self._kind = prepared.kind

@@ -12,7 +12,7 @@ from typing import Any
 from shardforge.errors import QueryError
 from shardforge.server.pgwire import backend, frontend
 from shardforge.server.pgwire.output import Output
-from shardforge.sql.session.cursors import RowSource
+from shardforge.sql.session.cursors import RowSource, once
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.session import Session
 from shardforge.sql.session.statements import Prepared, check_parameter_count
@@ -151,7 +151,7 @@ class Extended:
             if rows_max == 0 or columns is None:
                 portal.finished = await output.send_outcome(outcome, columns, portal.formats)
                 return None
-            portal.source = RowSource(columns, outcome.batches or _once(outcome.rows or []))
+            portal.source = RowSource(columns, outcome.batches or once(outcome.rows or []))
             portal.finished = None
         assert columns is not None, "a portal with a row source has columns"
         rows = await portal.source.fetch(rows_max)
@@ -197,10 +197,6 @@ class Extended:
         if self.portals and not self.session.in_block:
             for name in list(self.portals):
                 await self._drop(name)
-
-
-async def _once(rows: list[Any]) -> Any:
-    yield rows
 
 
 def _tag_without_rows(tag: str) -> str:

@@ -12,7 +12,7 @@ Source: PostgreSQL 15, chapter 55.2.2 (simple and extended query), and ROLLBACK 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,7 +178,7 @@ class Session:
 
     def prepare(self, text: str, declared_types: Sequence[int] = ()) -> Prepared | None:
         """The single statement of `text`, ready to run; None for an empty text. Shared through the plan cache."""
-        cached = self._cached(text, declared_types)
+        cached = self.cached(text, declared_types)
         if cached is not None:
             return cached
         statements = parse(text)
@@ -186,13 +186,13 @@ class Session:
             return None
         if len(statements) > 1:
             raise QueryError("cannot insert multiple commands into a prepared statement", "42601")
-        return self._prepare_shared(text, statements[0], declared_types)
+        return self.prepare_shared(text, statements[0], declared_types)
 
     def _where(self) -> tuple[object, ...]:
         """What the meaning of a text depends on, for the keys of cached plans."""
         return (self.database, self.search_path, self.catalog.version, self.settings.binding)
 
-    def _cached(self, text: str, declared_types: Sequence[int] = ()) -> Prepared | None:
+    def cached(self, text: str, declared_types: Sequence[int] = ()) -> Prepared | None:
         """The statement from the plan cache, by its text or without its literals."""
         if self.overlay is not None:
             return None
@@ -204,7 +204,7 @@ class Session:
             self.instance.telemetry.plan_cache_hits_total += 1
         return found
 
-    def _prepare_shared(
+    def prepare_shared(
         self, text: str, statement: Statement, declared_types: Sequence[int] = ()
     ) -> Prepared:
         """The parsed statement of `text`, ready to run, and in the plan cache where it can be shared."""
@@ -532,29 +532,6 @@ class Session:
             raise
         self.state = "idle"
         return result
-
-    async def statements(self, text: str) -> AsyncIterator[Prepared]:
-        """The statements of a script, each prepared when its turn comes."""
-        single = self._cached(text)
-        if single is not None:
-            yield single
-            return
-        parsed = parse(text)
-        if self.status == "E" and parsed and not utility.allowed_in_failed_block(parsed[0].node):
-            raise TransactionError(
-                "current transaction is aborted, commands ignored until end of transaction block",
-                "25P02",
-            )
-        for statement in parsed:
-            try:
-                known = self._cached(statement.text) if len(parsed) > 1 else None
-                own = text if len(parsed) == 1 else statement.text
-                prepared = known or self._prepare_shared(own, statement)
-            except QueryError as error:
-                if error.position:
-                    error.position += statement.offset  # the client knows the script as a whole
-                raise
-            yield prepared
 
     async def close(self) -> None:
         """The client is gone: roll back, free everything."""
