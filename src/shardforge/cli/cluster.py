@@ -6,16 +6,17 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.progress import Progress, TaskID
-from rich.table import Column, Table
+from rich.progress import Progress, TaskID, track
+from rich.table import Table
 
+from shardforge.cli import cluster_tables as tables
 from shardforge.cli.output import fail
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId
@@ -30,16 +31,20 @@ DEFAULT_HOST = "127.0.0.1:5432"
 ASK_SECONDS = 6.0
 WATCH_SECONDS = 1.0
 POLL_SECONDS = 0.2
+VERIFY_SECONDS = 330.0
+
+EXIT_DIFFERENT = 1
+EXIT_INCOMPLETE = 3
 
 
-def _ask(host: str, method: str, body: bytes = b"") -> bytes:
+def _ask(host: str, method: str, body: bytes = b"", seconds: float = ASK_SECONDS) -> bytes:
     """What the node at `host` answers. Raises DatabaseError."""
     from shardforge.server.peer.network import PeerNetwork  # other commands need none of it
 
     async def ask() -> bytes:
         network = PeerNetwork(NodeId(0), "", random.Random())
         try:
-            return await network.ask(host, method, body, ASK_SECONDS)
+            return await network.ask(host, method, body, seconds)
         finally:
             await network.close()
 
@@ -53,7 +58,7 @@ def ask_status(host: str) -> dict[str, Any]:
 
 
 def _show(
-    host: str, *, as_json: bool, watch: bool, tables: Callable[[dict[str, Any]], list[Table]]
+    host: str, *, as_json: bool, watch: bool, show: Callable[[dict[str, Any]], list[Table]]
 ) -> None:
     console = Console()
     try:
@@ -62,13 +67,13 @@ def _show(
             typer.echo(json.dumps(status, indent=2))
             return
         if not watch:
-            for table in tables(status):
+            for table in show(status):
                 console.print(table)
             return
         with Live(console=console, refresh_per_second=4) as live:
             while True:
                 grid = Table.grid()
-                for table in tables(ask_status(host)):
+                for table in show(ask_status(host)):
                     grid.add_row(table)
                 live.update(grid)
                 asyncio.run(asyncio.sleep(WATCH_SECONDS))
@@ -87,7 +92,7 @@ def status(
         host,
         as_json=json_,
         watch=watch,
-        tables=lambda found: [_summary(found), _nodes(found), _shards(found)],
+        show=lambda found: [tables.summary(found), tables.nodes(found), tables.shards(found)],
     )
 
 
@@ -96,7 +101,7 @@ def nodes(
     host: HostOption = DEFAULT_HOST, json_: JsonOption = False, watch: WatchOption = False
 ) -> None:
     """The nodes: where they are, whether they are alive, what they hold."""
-    _show(host, as_json=json_, watch=watch, tables=lambda found: [_nodes(found)])
+    _show(host, as_json=json_, watch=watch, show=lambda found: [tables.nodes(found)])
 
 
 @app.command()
@@ -104,7 +109,7 @@ def shards(
     host: HostOption = DEFAULT_HOST, json_: JsonOption = False, watch: WatchOption = False
 ) -> None:
     """The shards: leaders, voters, learners, lag."""
-    _show(host, as_json=json_, watch=watch, tables=lambda found: [_shards(found)])
+    _show(host, as_json=json_, watch=watch, show=lambda found: [tables.shards(found)])
 
 
 @app.command()
@@ -112,7 +117,42 @@ def events(
     host: HostOption = DEFAULT_HOST, json_: JsonOption = False, watch: WatchOption = False
 ) -> None:
     """What happened since the node that serves began to."""
-    _show(host, as_json=json_, watch=watch, tables=lambda found: [_events(found)])
+    _show(host, as_json=json_, watch=watch, show=lambda found: [tables.events(found)])
+
+
+@app.command()
+def verify(host: HostOption = DEFAULT_HOST, json_: JsonOption = False) -> None:
+    """Compare all replicas byte for byte, under any load. Run this on the machine of a node.
+
+    Exit code 1 when replicas differ, 3 when some could not be compared.
+    """
+    try:
+        found = list(_verify(host, quiet=json_))
+    except DatabaseError as error:
+        fail(error)
+    equal = all(shard["equal"] for shard in found)
+    complete = all(shard["complete"] for shard in found)
+    if json_:
+        typer.echo(json.dumps({"equal": equal, "complete": complete, "shards": found}, indent=2))
+    else:
+        Console().print(tables.replicas(found))
+        for shard, replica in ((s, r) for s in found for r in s["replicas"] if r["error"]):
+            typer.echo(f"shard {shard['id']}, node {replica['node']}: {replica['error']}", err=True)
+    if not equal:
+        raise typer.Exit(EXIT_DIFFERENT)
+    if not complete:
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _verify(host: str, *, quiet: bool) -> Iterator[dict[str, Any]]:
+    """How each shard's replicas compare, with a bar meanwhile."""
+    shards = [shard["id"] for shard in ask_status(host)["shards"]]
+    console = Console(stderr=True)
+    for shard in track(
+        shards, "shards compared", console=console, disable=quiet or not console.is_terminal
+    ):
+        answer = _ask(host, "verify", msgspec.msgpack.encode(shard), VERIFY_SECONDS)
+        yield msgspec.msgpack.decode(answer)
 
 
 @app.command()
@@ -152,62 +192,3 @@ def _take_out(method: str, node: int, host: str) -> None:
     except DatabaseError as error:
         fail(error)
     typer.echo(f"node {node} has left the cluster; its process can be stopped")
-
-
-def _summary(found: dict[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    serving = found["serving_node"]
-    table.add_row("cluster", f"{found['cluster']} ({found['cluster_id']})")
-    table.add_row("serving", "nobody: read only" if serving is None else f"node {serving}")
-    table.add_row("under-replicated shards", str(found["under_replicated_shards"]))
-    table.add_row("unavailable shards", str(found["unavailable_shards"]))
-    return table
-
-
-def _nodes(found: dict[str, Any]) -> Table:
-    table = Table(
-        "node",
-        Column("address", no_wrap=True),
-        "state",
-        "alive",
-        "serves",
-        "holds",
-        "leads",
-        "silent",
-    )
-    for node in found["nodes"]:
-        table.add_row(
-            str(node["id"]), node["address"], node["state"], _yes(node["alive"]), _yes(node["serving"]),
-            str(node["replicas"]), str(node["leaders"]), f"{node['silent_seconds']:.1f} s",
-        )  # fmt: skip
-    return table
-
-
-def _shards(found: dict[str, Any]) -> Table:
-    table = Table(
-        "shard", "leader", "voters", "learners", "term", "applied", "lag", "MB", "healthy"
-    )
-    for shard in found["shards"]:
-        lag = max(shard["lag"].values(), default=0)
-        table.add_row(
-            str(shard["id"]), str(shard["leader"] or "-"), _list(shard["voters"]), _list(shard["learners"]),
-            str(shard["term"]), str(shard["applied"]), str(lag), f"{shard['bytes'] / 1e6:.1f}",
-            _yes(shard["replicated"]),
-        )  # fmt: skip
-    return table
-
-
-def _events(found: dict[str, Any]) -> Table:
-    table = Table("seconds ago", "event")
-    newest = max((event["at_us"] for event in found["events"]), default=0)
-    for event in found["events"]:
-        table.add_row(f"{(newest - event['at_us']) / 1e6:.0f}", event["event"])
-    return table
-
-
-def _yes(value: bool) -> str:  # a cell
-    return "yes" if value else "no"
-
-
-def _list(values: list[int]) -> str:
-    return ",".join(map(str, values)) or "-"

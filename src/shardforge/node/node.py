@@ -28,6 +28,7 @@ from shardforge.node.operations import DECOMMISSION, LEAVE, STATUS, Operations
 from shardforge.node.peering import Peering
 from shardforge.node.reports import AddressBook, pack, unpack
 from shardforge.node.rows import MemberRows
+from shardforge.node.verifying import VERIFY, Verification
 from shardforge.ports import Network
 from shardforge.server.peer.network import PeerNetwork
 from shardforge.server.peer.tls import peer_contexts
@@ -152,7 +153,9 @@ class Node:
             config, identity, self.host, self.peering, network, lambda: self.governing,
             lambda: self.clock.monotonic_ns() / 1e9,
         )  # fmt: skip
+        Verification(self.host, network, self._blocking, self.peering.serving_node)
         tcp.open_to_strangers(STATUS)
+        tcp.open_to_strangers(VERIFY, trusted=True)
         tcp.open_to_strangers(LEAVE, trusted=True)
         tcp.open_to_strangers(DECOMMISSION, trusted=True)
         self.leading = Leading(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId, ShardId, TxnId
@@ -91,6 +91,7 @@ class Replica:
         self._installing = False
         self._serving_waiters: list[asyncio.Future[None]] = []
         self._pins = Pins(surroundings.blocking)
+        self._moments: dict[int, Callable[[], None]] = {}
         self.engine, self._log = files.open()
         state = found(self.engine, self._log, descriptor.voters)
         self.applied = state.index
@@ -397,6 +398,8 @@ class Replica:
             self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.applied = index
+        if self._moments and (seen := self._moments.pop(index, None)) is not None:
+            seen()
         self._reader.applied(Applied(index, term))
         wrote = self.cache.wrote
         for version in application.versions:
@@ -489,6 +492,16 @@ class Replica:
         """A piece of a pinned state, for the node that pulls it."""
         return await self._pins.piece(pin, after, self._clock.monotonic_ns() / 1e9)
 
+    def when_applied(self, index: int, seen: Callable[[], None]) -> bool:
+        """Call `seen` between entry `index` and the next one. False: it is applied already.
+
+        Never called when a snapshot skips the entry. The latest caller for an index is the one that is called.
+        """
+        if index <= self.applied:
+            return False
+        self._moments[index] = seen
+        return True
+
     def expire_pins(self) -> None:
         """Let go of states that nobody pulled: whoever was to have them is asked anew where it stands."""
         if self._pins.expire(self._clock.monotonic_ns() / 1e9) and self._node.is_leader:
@@ -523,6 +536,7 @@ class Replica:
         self.cache.clear()
         self._reader.restored(snapshot)
         self.applied = self._flushed = snapshot.index
+        self._moments = {at: seen for at, seen in self._moments.items() if at > self.applied}
         self._record_due = True
         self._with.on_change(self)
 
