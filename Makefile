@@ -1,11 +1,12 @@
 # Two commands matter: `make run` starts a node, `make test` proves the project. Both set up what they need.
 PYTHON ?= python3
 VENV   ?= .venv
+FAST   := .venv-compiled
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup test check lint types layers unit e2e bench bench-quick kill-soak failover-soak sim sim-soak fuzz lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick kill-soak failover-soak sim sim-soak fuzz lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -22,13 +23,19 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
+compiled:  ## the hot modules as C extensions, in an environment of its own; then `make run VENV=.venv-compiled`
+	$(MAKE) setup VENV=$(FAST)
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(FAST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --force-reinstall .
+	$(FAST)/bin/shardforge version
+
 test: check unit e2e  ## everything that must hold before a commit lands
 
 check: lint types layers
 
 lint: $(READY)
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench hatch_build.py
+	$(BIN)/ruff check src tests bench hatch_build.py
 
 types: $(READY)
 	$(BIN)/mypy
@@ -68,4 +75,4 @@ lock: $(READY)  ## after a change of dependencies
 	  --no-emit-find-links --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FAST) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

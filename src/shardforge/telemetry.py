@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from typing import Final
+
+COMPILED: Final = not __file__.endswith(".py")
+"""Whether the hot modules, this one among them, run as C extensions (`hatch_build.py`)."""
 
 LATENCY_BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from shardforge import __version__
+from shardforge.telemetry import COMPILED
 from tests.e2e.servers import ServerProcess, free_port
 
 pytestmark = pytest.mark.e2e
@@ -131,6 +133,8 @@ def test_metrics(fresh: ServerProcess) -> None:
     assert float(figures["shardforge_connections"]) == 1
     assert float(figures['shardforge_statements_total{kind="insert",outcome="ok"}']) == 1
     assert float(figures["shardforge_log_fsyncs_total"]) > 0
+    form = str(COMPILED).lower()
+    assert f'shardforge_build_info{{compiled="{form}",version="{__version__}"}}' in figures
     assert any(name.startswith("shardforge_statement_seconds_bucket") for name in figures)
 
 

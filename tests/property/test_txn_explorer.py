@@ -365,6 +365,7 @@ def test_what_each_level_promises_holds(seed, level):
     assert outcomes.count("committed") > 5, "the schedule explores something"
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_commits_in_many_commands_keep_the_promises(seed, monkeypatch):
     monkeypatch.setattr("shardforge.shard.command.COMMAND_BYTES_MAX", 100)
@@ -433,6 +434,7 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     ("mutant", "level"), MUTANTS, ids=lambda value: getattr(value, "__name__", "")
 )

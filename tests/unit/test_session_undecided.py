@@ -34,6 +34,7 @@ async def _cancelled_in_its_commit(session: Session, sql: str) -> CommitProcess:
     return commit
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("decide", "indexes"), [(WRITE_IT, 1), (refuse_it, 0)])
 def test_table_locks_stay_until_a_commit_is_decided(
     decide: Callable[[CommitProcess], None], indexes: int

@@ -21,8 +21,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from shardforge import __version__
 from shardforge.errors import NetworkError
-from shardforge.telemetry import LATENCY_BOUNDS, Histogram, Telemetry
+from shardforge.telemetry import COMPILED, LATENCY_BOUNDS, Histogram, Telemetry
 
 StoreMetrics = Callable[[], Mapping[str, Any]]
 
@@ -67,6 +68,11 @@ class NodeCollector(Collector):
 
     def _sessions(self) -> Iterator[Metric]:
         telemetry = self._telemetry
+        build = GaugeMetricFamily(
+            "shardforge_build_info", "always 1; the labels tell", labels=["version", "compiled"]
+        )
+        build.add_metric([__version__, str(COMPILED).lower()], 1)
+        yield build
         yield GaugeMetricFamily(
             "shardforge_connections", "client sessions now", value=telemetry.connections
         )

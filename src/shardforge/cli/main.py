@@ -16,6 +16,7 @@ from shardforge.cli.output import fail
 from shardforge.cli.simulate import simulate
 from shardforge.config import Config, ConfigError, entries, load
 from shardforge.errors import DatabaseError
+from shardforge.telemetry import COMPILED
 
 app = typer.Typer(
     help="ShardForge: a distributed, PostgreSQL-compatible SQL database.", no_args_is_help=True, add_completion=False,
@@ -121,8 +122,9 @@ def _toml_value(value: Any) -> str:
 
 @app.command()
 def version() -> None:
-    """Print the version."""
-    typer.echo(f"shardforge {__version__} (Python {sys.version.split()[0]})")
+    """Print the version, and whether the build is the compiled one."""
+    form = ", compiled" if COMPILED else ""
+    typer.echo(f"shardforge {__version__} (Python {sys.version.split()[0]}{form})")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Scripts: several statements in one text, each prepared when its turn comes; the ones before may change its meaning."""
+"""Scripts: the statements of one text, each prepared when its turn comes, as those before may change what it means."""
 
 from __future__ import annotations
 
