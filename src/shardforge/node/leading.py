@@ -173,6 +173,7 @@ class Leading(Generic[T]):
                 change.cancel()
                 self._changed.clear()
                 if self._leads() is not leads:
+                    self._changed.set()  # seen here, and still to be acted on
                     return True
             self.tenure = beginning.result()
         except DatabaseError as error:
