@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from shardforge.cli.cluster import ask_status
+from shardforge.errors import DatabaseError
 from tests.e2e.servers import ServerProcess
 
 SETTLE_SECONDS_MAX = 60.0
@@ -24,16 +26,17 @@ class ClusterProcesses:
         self.folder = folder
         self.settings = {"SHARDFORGE_REPLICATION_FACTOR": "3", **(settings or {})}
         self.nodes: dict[int, ServerProcess] = {}
+        self.left: list[ServerProcess] = []
+        self._added = 0
 
     def add(self) -> ServerProcess:
         """Start one more node; it joins those that there are."""
-        number = len(self.nodes) + 1
-        joins: Iterable[str] = ()
+        self._added += 1
+        number = self._added
+        joins: tuple[str, ...] = ()
         if self.nodes:
-            joins = ("--join", f"127.0.0.1:{self.nodes[1].port}")
-        server = ServerProcess(
-            self.folder / f"n{number}", settings=self.settings, arguments=tuple(joins)
-        )
+            joins = ("--join", f"127.0.0.1:{next(iter(self.nodes.values())).port}")
+        server = ServerProcess(self.folder / f"n{number}", settings=self.settings, arguments=joins)
         server.start()
         self.nodes[number] = server
         return server
@@ -64,14 +67,32 @@ class ClusterProcesses:
         for node in self.nodes.values():
             if node.process is None:
                 continue
-            command = [sys.executable, "-m", "shardforge", "cluster", "status", "--json", "--host",
-                       f"127.0.0.1:{node.port}"]  # fmt: skip
-            found = subprocess.run(command, capture_output=True, check=False, timeout=30)
-            if found.returncode == 0:
-                status: dict[str, Any] = json.loads(found.stdout)
-                return status
-            said = found.stderr.decode()
+            try:
+                return ask_status(f"127.0.0.1:{node.port}")
+            except DatabaseError as error:
+                said = str(error)
         raise AssertionError(f"no node tells the status: {said}")
+
+    def verify(self) -> dict[str, Any]:
+        """Have all replicas compared, which must be equal."""
+        node = next(node for node in self.nodes.values() if node.process is not None)
+        command = [sys.executable, "-m", "shardforge", "cluster", "verify", "--json", "--host",
+                   f"127.0.0.1:{node.port}"]  # fmt: skip
+        found = subprocess.run(command, capture_output=True, check=False, timeout=120)
+        assert found.returncode == 0, (found.returncode, found.stdout, found.stderr)
+        verified: dict[str, Any] = json.loads(found.stdout)
+        return verified
+
+    def leave(self, number: int) -> ServerProcess:
+        """Have a node leave, asked of another one; it will stop by itself."""
+        other = next(
+            n for n, node in self.nodes.items() if n != number and node.process is not None
+        )
+        command = [sys.executable, "-m", "shardforge", "cluster", "leave", "--node", str(number), "--host",
+                   f"127.0.0.1:{self.nodes[other].port}"]  # fmt: skip
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        self.left.append(self.nodes.pop(number))
+        return self.left[-1]
 
     def settle(self) -> dict[str, Any]:
         """Return the status once every shard has a leader and all of its replicas."""
@@ -99,5 +120,5 @@ class ClusterProcesses:
 
     def kill(self) -> None:
         """kill -9 all of them."""
-        for node in self.nodes.values():
+        for node in (*self.nodes.values(), *self.left):
             node.kill()

@@ -93,6 +93,11 @@ class ServerProcess:
         """Ask it to stop; its exit code."""
         assert self.process is not None, "started"
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until it has ended; its exit code."""
+        assert self.process is not None, "started"
         code = self.process.wait(20)
         if self.process.stdout is not None:
             self.process.stdout.close()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.e2e import failover_harness
 from tests.e2e.clusters import ClusterProcesses
+from tests.e2e.load import load
+from tests.e2e.servers import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -55,45 +55,77 @@ def test_kills_of_the_serving_node_lose_nothing_acknowledged(tmp_path: Path) -> 
     assert len(pauses) == 3
 
 
-def test_a_cluster_grows_and_shrinks_under_load(cluster: ClusterProcesses) -> None:
+def test_a_cluster_grows_to_five_and_shrinks_to_one_under_load(cluster: ClusterProcesses) -> None:
+    cluster.settings["SHARDFORGE_REPLICATION_FACTOR"] = "5"
     cluster.grow(1)
-    with cluster.connect() as connection:
-        connection.execute("CREATE TABLE t (a int PRIMARY KEY)")
-        connection.execute("INSERT INTO t SELECT generate_series(1, 1000)")
-    cluster.grow(4)
-    leaving = cluster.serving()
-    asked = cluster.nodes[leaving % 4 + 1]
-    said = run("cluster", "leave", "--node", str(leaving), "--host", f"127.0.0.1:{asked.port}")
-    assert f"node {leaving} has left" in said
-    cluster.nodes[leaving].kill()
-    status = cluster.settle()
-    assert leaving not in [node["id"] for node in status["nodes"]]
-    assert all(len(shard["voters"]) == 3 for shard in status["shards"])
-    with asked.connect() as connection:
-        assert connection.execute("SELECT count(*) FROM t").fetchone() == (1000,)
-        connection.execute("INSERT INTO t VALUES (1001)")
+    with load(cluster) as clients:
+        for count in (3, 5):
+            cluster.grow(count)
+            clients.knows(cluster.dsn)
+            clients.go_on()
+        status = cluster.status()
+        assert all(shard["voters"] == [1, 2, 3, 4, 5] for shard in status["shards"])
+        cluster.verify()  # under load
+        for count in (4, 3, 2, 1):
+            cluster.leave(cluster.serving() if count % 2 else max(cluster.nodes))
+            clients.knows(cluster.dsn)
+            clients.go_on()
+            assert len(cluster.settle()["nodes"]) == count
+            if count == 3:
+                cluster.verify()
+        clients.check()
+    assert [node.ended() for node in cluster.left] == [0, 0, 0, 0]
 
 
 def test_a_rolling_restart_costs_no_more_than_a_reconnect(cluster: ClusterProcesses) -> None:
     cluster.grow(3)
-    with cluster.connect() as connection:
-        connection.execute("CREATE TABLE t (a int PRIMARY KEY)")
-    written = 0
-    for node in list(cluster.nodes.values()):
-        assert node.stop(signal.SIGTERM) == 0
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with cluster.connect() as connection:
-                    connection.execute("INSERT INTO t VALUES (%s)", (written,))
-                break
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline, "writes did not go on"
-        written += 1
-        node.start()
-        cluster.settle()
-    with cluster.connect() as connection:
-        assert connection.execute("SELECT count(*) FROM t").fetchone() == (written,)
+    with load(cluster) as clients:
+        for node in list(cluster.nodes.values()):
+            clients.go_on()
+            assert node.stop(signal.SIGTERM) == 0
+            clients.go_on()
+            node.start()
+            cluster.settle()
+        clients.check()
+    cluster.verify()
+
+
+def test_all_nodes_killed_come_back_and_one_at_another_port(cluster: ClusterProcesses) -> None:
+    cluster.grow(3)
+    before = cluster.status()
+    with load(cluster) as clients:
+        clients.go_on()
+        cluster.kill()
+        moved = cluster.nodes[2]
+        moved.port = free_port()
+        clients.knows(cluster.dsn)
+        for node in cluster.nodes.values():
+            node.start()
+        clients.go_on()
+        address = f"127.0.0.1:{moved.port}"
+        status = cluster.until(
+            lambda found: (
+                any((node["id"], node["address"]) == (2, address) for node in found["nodes"])
+                and all(node["alive"] for node in found["nodes"])
+                and not found["under_replicated_shards"]
+            )
+        )
+        clients.check()
+    assert status["cluster_id"] == before["cluster_id"]
+    assert [node["id"] for node in status["nodes"]] == [1, 2, 3]
+    cluster.verify()
+
+
+def test_a_node_that_was_given_up_stops_when_it_comes_back(cluster: ClusterProcesses) -> None:
+    cluster.grow(3)
+    lost = cluster.serving() % 3 + 1
+    cluster.nodes[lost].kill()
+    other = next(node for node in cluster.nodes.values() if node.process is not None)
+    cluster.until(lambda found: max(node["silent_seconds"] for node in found["nodes"]) > 2.5)
+    run("cluster", "decommission", "--node", str(lost), "--host", f"127.0.0.1:{other.port}")
+    back = cluster.nodes.pop(lost)
+    back.start()
+    assert back.ended() == 0
 
 
 def test_a_stranger_is_refused(cluster: ClusterProcesses, tmp_path: Path) -> None:

@@ -191,4 +191,4 @@ def _take_out(method: str, node: int, host: str) -> None:
                 time.sleep(POLL_SECONDS)
     except DatabaseError as error:
         fail(error)
-    typer.echo(f"node {node} has left the cluster; its process can be stopped")
+    typer.echo(f"node {node} has left the cluster; its process stops by itself")

@@ -1,4 +1,4 @@
-"""`shardforge start`: one node in this process, until a signal."""
+"""`shardforge start`: one node in this process, until a signal, or until it has left its cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from shardforge.node import Node
 
 
 def serve(config: Config, seeds: Sequence[str] = ()) -> None:
-    """Run a node until SIGINT or SIGTERM; it joins the cluster of `seeds` if it is new. Raises DatabaseError."""
+    """Run a node until SIGINT, SIGTERM or its leave; it joins the cluster of `seeds` if it is new.
+
+    Raises DatabaseError.
+    """
     allow_deep_statements()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, seeds))
@@ -46,5 +49,14 @@ async def _serve(config: Config, seeds: Sequence[str]) -> None:
     typer.echo(
         f"ShardForge is ready. Connect with:\n\n    psql -h {shown} -p {port} -U shardforge shardforge\n"
     )
-    await stopping.wait()
+    dismissed = asyncio.create_task(node.dismissed(), name="dismissed")
+    stopped = asyncio.create_task(stopping.wait(), name="signals")
+    await asyncio.wait({stopped, dismissed}, return_when=asyncio.FIRST_COMPLETED)
+    left = not stopped.done()
+    for task in (stopped, dismissed):
+        task.cancel()
     await node.stop()
+    if left and dismissed.result() is None:
+        typer.echo(
+            f"Node {node.id} has left the cluster. Its data directory is not needed any more."
+        )

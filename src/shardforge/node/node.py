@@ -21,6 +21,7 @@ from shardforge.adapters.clock import SystemClock
 from shardforge.config import Config, not_yet_in_force, split_address
 from shardforge.errors import ConsensusError, DatabaseError, TransactionError
 from shardforge.ids import NodeId
+from shardforge.node.belonging import Belonging
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, join
 from shardforge.node.leading import Leading
@@ -95,6 +96,7 @@ class Node:
         self._closers: list[Callable[[], None]] = []
         self._blocking: ThreadBlocking | None = None
         self._government: asyncio.Task[None] | None = None
+        self._belonging: Belonging | None = None
         self._giving_way: asyncio.Task[None] | None = None
 
     @property
@@ -153,6 +155,14 @@ class Node:
             config, identity, self.host, self.peering, network, lambda: self.governing,
             lambda: self.clock.monotonic_ns() / 1e9,
         )  # fmt: skip
+        self._belonging = Belonging(
+            self.id,
+            self.peering,
+            network,
+            self.clock,
+            lambda: self.governing,
+            lambda: self.advertised,
+        )
         Verification(self.host, network, self._blocking, self.peering.serving_node)
         tcp.open_to_strangers(STATUS)
         tcp.open_to_strangers(VERIFY, trusted=True)
@@ -330,6 +340,11 @@ class Node:
                 hint="Connect again: the connection will be served by the node that leads.",
             )
         )  # fmt: skip
+
+    async def dismissed(self) -> None:
+        """Return when this node has left the cluster, and is to stop."""
+        assert self._belonging is not None, "running"
+        await self._belonging.end()
 
     def metrics(self) -> Metrics:
         """Figures for monitoring, of the store while this node serves. May be called from any thread."""

@@ -53,6 +53,7 @@ class Peering:
         self.offer = offer
         """Takes what the serving node closed."""
         self._asked_at = 0.0
+        self._made_at = clock.monotonic_ns() / 1e9
         if directory is not None:
             known = directory.identity
             nodes = [
@@ -100,6 +101,11 @@ class Peering:
         if self._clock.monotonic_ns() / 1e9 - self._asked_at < BELIEF_SECONDS:
             return self.book.serving
         return None
+
+    @property
+    def unasked_seconds(self) -> float:
+        """How long no serving node has asked this one anything, since it started at the most."""
+        return self._clock.monotonic_ns() / 1e9 - max(self._asked_at, self._made_at)
 
     # ---- what the serving node asks --------------------------------------------------------------
 

@@ -1,0 +1,178 @@
+"""Clients that write and read without a pause while a cluster is disturbed, and what they were told.
+
+A number whose INSERT was acknowledged has to be there ever after; one whose outcome was unknown may be. A count that
+was begun after an acknowledgement has to include it. Only errors that tell a client to try again are allowed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+
+from tests.e2e.clusters import ClusterProcesses
+
+RETRIABLE = {"40001", "40003", "40P01", "57P01", "57P03", "no answer"}
+"""What a client may be told; "no answer": the connection broke, or could not be made."""
+
+
+@dataclass
+class Client:
+    """One thread."""
+
+    number: int
+    dsn: str
+    stop: threading.Event
+    told: Counter[str] = field(default_factory=Counter)
+    """SQLSTATEs, and how often each came."""
+    wrong: list[str] = field(default_factory=list)
+    last: float = 0.0
+    """When the last statement succeeded, by time.monotonic()."""
+    longest: float = 0.0
+    """The longest time between two that did."""
+
+    def run(self) -> None:
+        """Work until told to stop, over a new connection whenever the last one failed."""
+        while not self.stop.is_set():
+            try:
+                with psycopg.connect(self.dsn, autocommit=True) as connection:
+                    while not self.stop.is_set():
+                        self.step(connection)
+                        now = time.monotonic()
+                        self.longest = max(self.longest, now - (self.last or now))
+                        self.last = now
+            except psycopg.Error as error:
+                state = error.sqlstate or (
+                    "no answer" if isinstance(error, psycopg.OperationalError) else repr(error)
+                )
+                self.told[state] += 1
+                if state not in RETRIABLE:
+                    self.wrong.append(f"{state}: {error}")
+                time.sleep(0.02)
+
+    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """One statement."""
+        raise NotImplementedError
+
+
+@dataclass
+class Writer(Client):
+    """Inserts its own numbers; `unknown` are those whose INSERT got no answer."""
+
+    acknowledged: list[int] = field(default_factory=list)
+    unknown: set[int] = field(default_factory=set)
+    value: int = 0
+
+    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """Insert the next number."""
+        self.value += 1
+        self.unknown.add(self.value)
+        connection.execute(
+            "INSERT INTO kept (writer, value) VALUES (%s, %s)", (self.number, self.value)
+        )
+        self.unknown.discard(self.value)
+        self.acknowledged.append(self.value)
+
+
+@dataclass
+class Reader(Client):
+    """Counts what the writers were acknowledged."""
+
+    writers: Sequence[Writer] = ()
+
+    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """One count: no acknowledgement before it may be missing."""
+        before = sum(len(writer.acknowledged) for writer in self.writers)
+        row = connection.execute("SELECT count(*) FROM kept").fetchone()
+        assert row is not None
+        if row[0] < before:  # type: ignore[operator]
+            self.wrong.append(f"a read saw {row[0]} rows after {before} were acknowledged")
+
+
+class Load:
+    """The clients. Made by `load`."""
+
+    def __init__(self, cluster: ClusterProcesses, writers: int, readers: int) -> None:
+        self._cluster = cluster
+        self._stop = threading.Event()
+        with cluster.connect() as connection:
+            connection.execute(
+                "CREATE TABLE kept (writer int, value int, PRIMARY KEY (writer, value))"
+            )
+        dsn = cluster.dsn
+        self.writers = [Writer(number, dsn, self._stop) for number in range(writers)]
+        self.readers = [
+            Reader(number, dsn, self._stop, writers=self.writers) for number in range(readers)
+        ]
+        self._threads = [
+            threading.Thread(target=client.run, daemon=True) for client in self.clients
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def clients(self) -> list[Client]:
+        """All of them."""
+        return [*self.writers, *self.readers]
+
+    @property
+    def told(self) -> Counter[str]:
+        """What errors there were."""
+        return sum((client.told for client in self.clients), Counter[str]())
+
+    def knows(self, dsn: str) -> None:
+        """Give the clients another connection string, for when they connect again."""
+        for client in self.clients:
+            client.dsn = dsn
+
+    def first_after(self, moment: float) -> float:
+        """The seconds from a moment to the first acknowledgement of a write after it."""
+        deadline = moment + 60
+        while time.monotonic() < deadline:
+            later = [writer.last for writer in self.writers if writer.last > moment]
+            if later:
+                return min(later) - moment
+            time.sleep(0.002)
+        raise AssertionError("no write succeeded within a minute")
+
+    def go_on(self) -> float:
+        """Return when a write succeeded that began later than now; how long that took."""
+        return self.first_after(time.monotonic())
+
+    def end(self) -> None:
+        """Stop the clients."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def check(self) -> None:
+        """Compare what is there with what the clients were told."""
+        self.end()
+        for client in self.clients:
+            assert not client.wrong, client.wrong[:3]
+        with self._cluster.connect() as connection:
+            for writer in self.writers:
+                found = {v for (v,) in connection.execute(
+                    "SELECT value FROM kept WHERE writer = %s", (writer.number,)
+                )}  # fmt: skip
+                lost = set(writer.acknowledged) - found
+                assert not lost, (
+                    f"writer {writer.number}: acknowledged and lost: {sorted(lost)[:5]}"
+                )  # type: ignore[type-var]
+                made_up = found - set(writer.acknowledged) - writer.unknown
+                assert not made_up, f"writer {writer.number}: refused and there: {made_up}"
+
+
+@contextmanager
+def load(cluster: ClusterProcesses, *, writers: int = 2, readers: int = 1) -> Iterator[Load]:
+    """Clients of a running cluster; stopped at the end."""
+    clients = Load(cluster, writers, readers)
+    try:
+        yield clients
+    finally:
+        clients.end()
