@@ -14,6 +14,7 @@ import psycopg
 
 from shardforge.cli.cluster import ask_status
 from shardforge.errors import DatabaseError
+from tests.e2e.partitions import Network
 from tests.e2e.servers import ServerProcess
 
 SETTLE_SECONDS_MAX = 60.0
@@ -22,8 +23,16 @@ SETTLE_SECONDS_MAX = 60.0
 class ClusterProcesses:
     """Nodes by number, counted from 1 in the order in which they were added."""
 
-    def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: dict[str, str] | None = None,
+        network: Network | None = None,
+    ) -> None:
+        """`network`: where nodes are put, so that they can be cut off."""
         self.folder = folder
+        self._network = network
         self.settings = {"SHARDFORGE_REPLICATION_FACTOR": "3", **(settings or {})}
         self.nodes: dict[int, ServerProcess] = {}
         self.left: list[ServerProcess] = []
@@ -35,8 +44,10 @@ class ClusterProcesses:
         number = self._added
         joins: tuple[str, ...] = ()
         if self.nodes:
-            joins = ("--join", f"127.0.0.1:{next(iter(self.nodes.values())).port}")
+            joins = ("--join", next(iter(self.nodes.values())).advertised)
         server = ServerProcess(self.folder / f"n{number}", settings=self.settings, arguments=joins)
+        if self._network is not None:
+            self._network.place(number, server)
         server.start()
         self.nodes[number] = server
         return server
@@ -50,7 +61,7 @@ class ClusterProcesses:
     @property
     def dsn(self) -> str:
         """A connection string with every node."""
-        hosts = ",".join("127.0.0.1" for _ in self.nodes)
+        hosts = ",".join(node.host for node in self.nodes.values())
         ports = ",".join(str(node.port) for node in self.nodes.values())
         return (
             f"host={hosts} port={ports} user=shardforge dbname=shardforge"
@@ -68,7 +79,7 @@ class ClusterProcesses:
             if node.process is None:
                 continue
             try:
-                return ask_status(f"127.0.0.1:{node.port}")
+                return ask_status(f"{node.host}:{node.port}")
             except DatabaseError as error:
                 said = str(error)
         raise AssertionError(f"no node tells the status: {said}")
@@ -76,8 +87,8 @@ class ClusterProcesses:
     def verify(self) -> dict[str, Any]:
         """Have all replicas compared, which must be equal."""
         node = next(node for node in self.nodes.values() if node.process is not None)
-        command = [sys.executable, "-m", "shardforge", "cluster", "verify", "--json", "--host",
-                   f"127.0.0.1:{node.port}"]  # fmt: skip
+        command = [*node.prefix, sys.executable, "-m", "shardforge", "cluster", "verify", "--json",
+                   "--host", f"127.0.0.1:{node.port}"]  # fmt: skip
         found = subprocess.run(command, capture_output=True, check=False, timeout=120)
         assert found.returncode == 0, (found.returncode, found.stdout, found.stderr)
         verified: dict[str, Any] = json.loads(found.stdout)

@@ -34,6 +34,11 @@ class ServerProcess:
         arguments: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
+        self.host = "127.0.0.1"
+        """Where clients and other nodes reach it."""
+        self.bind_host = "127.0.0.1"
+        self.prefix: tuple[str, ...] = ()
+        """What is put before the command."""
         self.port = free_port()
         self.settings = settings or {}
         self.arguments = arguments
@@ -45,9 +50,15 @@ class ServerProcess:
         return self.folder / "data"
 
     @property
+    def advertised(self) -> str:
+        """Where other nodes reach it."""
+        own = f"{self.host}:{self.port}"
+        return self.settings.get("SHARDFORGE_CLUSTER_ADVERTISE_ADDRESS", own)
+
+    @property
     def dsn(self) -> str:
         """How to connect."""
-        return f"host=127.0.0.1 port={self.port} user=shardforge dbname=shardforge"
+        return f"host={self.host} port={self.port} user=shardforge dbname=shardforge"
 
     def url(self, driver: str) -> str:
         """A SQLAlchemy URL."""
@@ -55,8 +66,8 @@ class ServerProcess:
 
     def start(self) -> float:
         """Start, and return the seconds until it says that it is ready."""
-        command = [sys.executable, "-m", "shardforge", "start", "--data-dir", str(self.data), "--bind",
-                   f"127.0.0.1:{self.port}", *self.arguments]  # fmt: skip
+        command = [*self.prefix, sys.executable, "-m", "shardforge", "start", "--data-dir", str(self.data),
+                   "--bind", f"{self.bind_host}:{self.port}", *self.arguments]  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
         with (self.folder / "stderr").open("ab") as errors:
