@@ -301,17 +301,35 @@ def test_a_leader_gives_up_its_lease_before_a_transfer() -> None:
     assert leader.lease_until_us == 0
     group.settle()
     assert leader.propose(b"a") is None, "a proposal would race with the new leader"
-    for _ in range(12):
-        leader.tick()
-        group.settle()
-    assert leader.propose(b"a") is not None
-    assert leader.lease_until_us == 0, "the target may still act on what it was told"
     group.cut_off = set()
     leader.tick()
     group.settle()
-    leader.transfer_leader(2)
+    assert leader.lease_until_us == 0, "the target may still act on what it was told"
+    leader.transfer_leader(3)
     group.settle()
-    assert group.nodes[2].is_leader
+    assert group.nodes[3].is_leader
+
+
+def test_a_leader_whose_transfer_came_to_nothing_leads_a_new_term_with_a_lease() -> None:
+    group = with_lease()
+    leader = group.elect(1)
+    term = leader.term
+    group.cut_off = {2}
+    leader.transfer_leader(2)
+    for _ in range(12):
+        assert leader.term > term or leader.lease_until_us == 0
+        leader.tick()
+        group.settle()
+    assert leader.is_leader
+    assert leader.term == term + 1
+    assert leader.lease_until_us > 0
+    assert leader.propose(b"a") is not None
+    group.nodes[2].step(Message(MessageKind.TIMEOUT_NOW, 2, 1, term))
+    group.cut_off = set()
+    group.settle()
+    assert not group.nodes[2].is_leader, (
+        "a quorum voted for the leader of the term that it stood for"
+    )
 
 
 def test_a_lone_voter_holds_a_lease_without_asking() -> None:

@@ -78,6 +78,17 @@ def _campaign(raft: Raft, campaign: Campaign) -> None:
             )
 
 
+def lead_anew(raft: Raft) -> None:
+    """Let a leader that gave up its lease, for a transfer that came to nothing, win a new term, which has one.
+
+    In its present term the target may still be elected, whenever what it was told arrives. In the new one it cannot: a
+    quorum has voted. The promises that this campaign overrides were made to this leader.
+    """
+    if raft.promotable and not raft.log.has_unapplied_conf_change():
+        raft.become_follower(raft.term, NO_NODE)
+        _campaign(raft, Campaign.TRANSFER)
+
+
 def withholds_vote(raft: Raft, message: Message) -> bool:
     """Whether a vote request is ignored because a leader was heard of too recently."""
     if message.context == _FORCED:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shardforge.raft import confchange, replication
+from shardforge.raft import confchange, election, replication
 from shardforge.raft.confchange import ConfChange, ConfChangeError, decode_conf_change
 from shardforge.raft.messages import NO_NODE, Entry, EntryKind, Message
 from shardforge.raft.progress import ProgressState
@@ -25,6 +25,8 @@ def tick(raft: Raft) -> None:
         if raft.config.check_quorum:
             _check_quorum(raft)
         raft.transferee = NO_NODE
+        if raft.role is Role.LEADER and raft.lease_given_up and raft.config.election_timeout_us:
+            election.lead_anew(raft)
     if raft.role is Role.LEADER and raft.heartbeat_elapsed >= raft.config.heartbeat_ticks:
         raft.heartbeat_elapsed = 0
         replication.broadcast_heartbeat(raft, raft.reads.newest_context())
