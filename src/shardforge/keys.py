@@ -4,6 +4,7 @@
     g <hash:2> <shard key> <table:4> <index:4> ...   tables with an explicit shard key
     h <bucket:2> <table:4> <index:4> ...             hash-sharded tables without one
     r <table:4> <index:4> ...                        range-sharded tables
+    h <bucket:2> ffffffff 00000000 <digest:32>       records of commit keys, spread by their digest
 
 A column is a marker byte (null or not; markers alone place NULLs) and a payload whose byte order is
 PostgreSQL's value order; a descending payload is complemented. Keys are never decoded: rows hold all
@@ -18,6 +19,7 @@ numeric. Source: PostgreSQL 15 comparison functions (array_cmp, interval_cmp, ti
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -33,6 +35,8 @@ KeyColumn = tuple[int, bool, bool]
 """(type oid, descending, nulls first)."""
 
 BUCKETS: Final = 64
+_COMMIT_KEY_TABLE: Final = 0xFFFF_FFFF
+"""No table has this id."""
 
 KIND_OF: Final[dict[int, str]] = {
     16: "bool", 17: "bytea", 18: "text", 19: "text", 20: "int8", 21: "int2", 23: "int4",
@@ -307,6 +311,17 @@ def shard_key_prefix(shard_key: Sequence[Any], oids: Sequence[int]) -> bytes:
     """
     canonical = _hash_input(oids)(shard_key)
     return b"g" + _hash16_of(canonical).to_bytes(2, "big") + canonical
+
+
+def commit_key_prefix(bucket: int) -> bytes:
+    """Prefix of one bucket of the records of commit keys."""
+    return hash_prefix(bucket, _COMMIT_KEY_TABLE, 0)
+
+
+def commit_key_record(*parts: str) -> bytes:
+    """Where the record of a commit key lives: a function of the key and of whose it is, and nothing else."""
+    digest = hashlib.sha256(b"".join([_text(part) for part in parts])).digest()
+    return commit_key_prefix(digest[0] >> 2) + digest
 
 
 def range_prefix(table_id: int, index_id: int) -> bytes:

@@ -22,8 +22,10 @@ from shardforge.shard.pending import Mark
 from shardforge.sim.faults import KINDS
 from shardforge.sim.run import Report, simulate
 from shardforge.sim.workloads import WORKLOADS
+from shardforge.sql.session import commit_key
 from shardforge.txn.commit import CommitProcess
 from shardforge.txn.lease import Lease
+from shardforge.txn.transaction import Transaction
 
 SEEDS = int(os.environ.get("SHARDFORGE_SIM_SEEDS", "200"))
 FIRST_SEED = int(os.environ.get("SHARDFORGE_SIM_FIRST_SEED", "1"))
@@ -94,6 +96,10 @@ def _acknowledge_at_once(raft: Raft, to: int, index: int, sent_at: int = 0) -> N
     )
 
 
+async def _claim_and_forget(transaction: Transaction, key: bytes) -> None:
+    await transaction.claim(key)
+
+
 MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
     "an fsync that does nothing": (
         "counter",
@@ -114,6 +120,11 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
         "bank",
         tuple(KINDS),
         patch.object(Mark, "hides_from", lambda _mark, _timestamp: False),
+    ),
+    "commit keys that are not looked up": (
+        "once",
+        tuple(KINDS),
+        patch.object(commit_key, "claim", _claim_and_forget),
     ),
     "no validation of what was read": (
         "append",

@@ -5,6 +5,7 @@ A workload makes its tables, takes one step of one client at a time, and judges 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -232,6 +233,63 @@ class Counter:
         return wrong
 
 
+class Once:
+    """Increments that name a commit key and are repeated until acknowledged, and beyond: each key counts once."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    async def prepare(self, session: Session) -> None:
+        """Counters at zero, on several shards."""
+        await session.execute("CREATE TABLE IF NOT EXISTS once (id int PRIMARY KEY, n int)")
+        await session.execute(
+            f"INSERT INTO once SELECT id, 0 FROM generate_series(0, {KEYS - 1}) id ON CONFLICT DO NOTHING"
+        )
+
+    async def step(self, client: Client) -> None:
+        """A new key, tried by one or by two at a time; or an old one once more."""
+        if self.keys and client.random.random() < 0.2:
+            number = client.random.randrange(len(self.keys))
+        else:
+            number = len(self.keys)
+            self.keys.append(f"key {number}")
+        for _ in range(client.random.randint(1, 4)):
+            attempts = [
+                client.attempt(lambda s: self._add(s, number))
+                for _ in range(client.random.randint(1, 2))
+            ]
+            answers = await asyncio.gather(*attempts)
+            if any(answer.ok for answer in answers):
+                return
+
+    async def _add(self, session: Session, number: int) -> None:
+        isolation = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")[number % 3]
+        await session.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+        early = f"SET LOCAL shardforge.commit_key = '{self.keys[number]}'"
+        late = f"SELECT set_config('shardforge.commit_key', '{self.keys[number]}', true)"
+        if number % 2:
+            await session.execute(early)
+        for counter in sorted({number % KEYS, number * 7 % 5 % KEYS}):
+            await session.execute("UPDATE once SET n = n + 1 WHERE id = $1::int", (counter,))
+        if not number % 2:
+            await session.execute(late)
+        await session.execute("COMMIT")
+
+    async def judge(self, session: Session) -> list[str]:
+        """Repeat every key, which settles the unknown ones; then each counts once."""
+        expected = dict.fromkeys(range(KEYS), 0)
+        for number in range(len(self.keys)):
+            await self._add(session, number)
+            for counter in {number % KEYS, number * 7 % 5 % KEYS}:
+                expected[counter] += 1
+        found = dict(await rows_of(session, "SELECT id, n FROM once"))
+        return [
+            f"counter {counter} is {found.get(counter)}, with {number} keys"
+            for counter, number in expected.items()
+            if found.get(counter) != number
+        ]
+
+
 class DdlBesideDml:
     """Indexes, columns and tables come and go while rows are written: none is lost, and every index tells the truth."""
 
@@ -312,6 +370,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "append": Append,
     "bank": Bank,
     "counter": Counter,
+    "once": Once,
     "ddl": DdlBesideDml,
 }
 """The workloads by the names that --workload takes."""

@@ -27,6 +27,7 @@ from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage.engine import Compression
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.rocksdb import SharedMemory
+from shardforge.txn.commit_keys import CommitKeyCollector
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.lease import Lease
@@ -55,6 +56,7 @@ class Store:
         self.participants = [Participant(replica) for replica in host.replicas]
         self.router = Router(self.participants)
         self.snapshots = Snapshots()
+        self._clock = clock
         self.lease = Lease(host, clock)
         self.oracle = OracleService(host.meta, clock, self.lease)
         self.garbage = GarbageCollector(
@@ -71,6 +73,7 @@ class Store:
         self._spawn(self.resolver.settle_all())
         self._spawn(self.garbage.run())
         self._spawn(self.garbage.run_sweeps())
+        self._spawn(CommitKeyCollector(self.coordinator, self._clock).run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

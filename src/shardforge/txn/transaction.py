@@ -227,12 +227,27 @@ class Transaction:
 
     async def _lock_in_turn(self, key: bytes, strength: LockStrength, policy: WaitPolicy) -> Locked:
         """Lock a row that others hold, or commit at this moment."""
+        newest = await self._newest_locked(key, strength, policy)
+        if newest is None:
+            return Locked(key, granted=False, value=None, changed=False)
+        return self._locked(key, newest)
+
+    async def claim(self, key: bytes) -> Entry:
+        """Lock a key that is no row for itself: its newest version, also one above the snapshot."""
+        newest = await self._newest_locked(key, LockStrength.UPDATE, WaitPolicy.BLOCK)
+        assert newest is not None, "a lock that is waited for is granted"
+        self.locks[key] = self.locks[key]._replace(version=Timestamp(newest[0]))
+        return newest
+
+    async def _newest_locked(
+        self, key: bytes, strength: LockStrength, policy: WaitPolicy
+    ) -> Entry | None:
         participant = self._coordinator.router.shard_of(key)
         held = self.locks.get(key)
         broken = held is not None and held.term != participant.replica.serving_term
         if held is None or held.strength < strength or broken:
             if not await self._acquire(participant, key, strength, policy):
-                return Locked(key, granted=False, value=None, changed=False)
+                return None
             # Noted before anything else can fail, so that it is released at the end in any case.
             version = Timestamp(0) if held is None else held.version
             term = participant.replica.serving_term
@@ -245,7 +260,7 @@ class Transaction:
             newest = (mark.timestamp, mark.values[key])
         if held is not None and broken and held.version != newest[0]:
             raise serialization_failure()  # the row was not locked all the time (rule R4)
-        return self._locked(key, newest)
+        return newest
 
     def _locked(self, key: bytes, newest: Entry) -> Locked:
         """The row, just locked or locked before, as its transaction sees it."""

@@ -140,6 +140,15 @@ def _past(value: str) -> str:
     return text
 
 
+COMMIT_KEY_LENGTH_MAX = 255
+
+
+def _commit_key(value: str) -> str:
+    if len(value) > COMMIT_KEY_LENGTH_MAX or not value.isprintable():
+        raise ValueError
+    return value
+
+
 _ISOLATION = _one_of("read committed", "repeatable read", "serializable", "read uncommitted")
 
 _TABLE = [
@@ -187,6 +196,7 @@ _TABLE = [
     Parameter("server_version_num", "150000", _any, read_only=True),
     Parameter("session_authorization", "shardforge", _any, reported=True, read_only=True),
     Parameter("shardforge.as_of_system_time", "", _past),
+    Parameter("shardforge.commit_key", "", _commit_key),
     Parameter("shardforge.consistency_level", "strong", _one_of("strong", "bounded", "eventual")),
     Parameter("shared_buffers", "128MB", _any, read_only=True),
     Parameter("ssl", "off", _boolean, read_only=True),

@@ -31,7 +31,7 @@ from shardforge.sql.execute import ExecContext, Executable
 from shardforge.sql.execute.deferral import DeferralMark
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
-from shardforge.sql.session import as_of, lifting, read_only, utility
+from shardforge.sql.session import as_of, commit_key, lifting, read_only, utility
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
@@ -299,11 +299,16 @@ class Session:
             return False
         transaction, self._transaction = self._transaction, None
         try:
+            if transaction is not None and await commit_key.committed_before(self, transaction):
+                await transaction.rollback()
+                await self._ended(committed=False)
+                return True
             for cursor in self.cursors.values():
                 if cursor.hold:
                     await cursor.materialize()
             if transaction is not None:
                 await self.context().before_commit(transaction)
+                commit_key.record(self, transaction)
                 await transaction.commit()
                 if self.overlay is not None:
                     self.instance.catalog.publish(self.overlay)

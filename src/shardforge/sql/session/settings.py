@@ -9,6 +9,7 @@ from shardforge.errors import QueryError
 from shardforge.sql.session.parameters import PARAMETERS, milliseconds, normalized, parameter
 
 RESERVED_PREFIX = "shardforge."
+COMMIT_KEY = "shardforge.commit_key"
 
 
 class Settings:
@@ -38,6 +39,7 @@ class Settings:
         self.version += 1
         self.isolation = current["transaction_isolation"]
         self.as_of = current["shardforge.as_of_system_time"]
+        self.commit_key = current[COMMIT_KEY]
         self.modes = (self.isolation, self.as_of)
         """What a transaction keeps from its first query on."""
         self.reads_only = bool(self.as_of) or current["transaction_read_only"] == "on"
@@ -95,6 +97,12 @@ class Settings:
                 f'invalid configuration parameter name "{name}"',
                 "42602",
                 detail=f'"{RESERVED_PREFIX[:-1]}" is a reserved prefix.',
+            )
+        if name == COMMIT_KEY and value and not local:
+            raise QueryError(
+                f'parameter "{COMMIT_KEY}" can only be set for one transaction',
+                "55P02",
+                hint="Use SET LOCAL.",
             )
         kept = normalized(name, value) if name in PARAMETERS or "." not in name else value
         self._put(name, kept, local=local)

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 from shardforge.errors import QueryError, TransactionError, unsupported
 from shardforge.sql.bind.tree import ColumnId, OutputColumn
 from shardforge.sql.ddl import execute_ddl
-from shardforge.sql.session import copying, explain, prepared_sql, read_only, set_constraints
+from shardforge.sql.session import (
+    commit_key,
+    copying,
+    explain,
+    prepared_sql,
+    read_only,
+    set_constraints,
+)
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.parameters import parameter
+from shardforge.sql.session.settings import COMMIT_KEY
 from shardforge.sql.types.interval_text import (
     FULL_RANGE,
     apply_interval_typmod,
@@ -228,6 +236,8 @@ async def _set(session: Session, node: Node, prepared: Prepared, params: Sequenc
             if name.lower().startswith("transaction_"):
                 _check_mode(session, name.lower().removeprefix("transaction_"), value.lower())
             settings.set(name, value, local=local)
+            if name.lower() == COMMIT_KEY:
+                await commit_key.announce(session)
     elif kind == "VAR_SET_MULTI" and name == "TRANSACTION":
         if not session.in_block:
             session.notice(
