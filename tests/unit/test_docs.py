@@ -180,7 +180,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 def test_decision_records_are_numbered_and_titled() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    assert [int(r.name[:4]) for r in records] == list(range(1, len(records) + 1))
+    numbers = [int(record.name[:4]) for record in records]
+    assert len(set(numbers)) == len(numbers)
     for record in records:
         assert record.read_text(encoding="utf-8").startswith(f"# {int(record.name[:4])}"), (
             record.name
