@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick kill-soak failover-soak sim sim-soak fuzz lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick kill-soak failover-soak chaos-soak sim sim-soak fuzz lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -57,6 +57,9 @@ bench-quick: $(READY)
 
 kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minutes
 	$(BIN)/python -m tests.e2e.kill_harness --kills 200
+
+chaos-soak: $(READY)  ## random kills, pauses, cuts and restarts of real nodes under load; about 15 minutes
+	$(BIN)/python -m tests.e2e.chaos_harness --nodes 4 --rounds 100
 
 failover-soak: $(READY)  ## kill -9 the serving node of three fifty times under writers; about 5 minutes
 	$(BIN)/python -m tests.e2e.failover_harness --kills 50

@@ -97,11 +97,16 @@ class ClusterProcesses:
     def leave(self, number: int) -> ServerProcess:
         """Have a node leave, asked of another one; it will stop by itself."""
         other = next(
-            n for n, node in self.nodes.items() if n != number and node.process is not None
+            node for n, node in self.nodes.items() if n != number and node.process is not None
         )
-        command = [sys.executable, "-m", "shardforge", "cluster", "leave", "--node", str(number), "--host",
-                   f"127.0.0.1:{self.nodes[other].port}"]  # fmt: skip
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        command = [*other.prefix, sys.executable, "-m", "shardforge", "cluster", "leave", "--node",
+                   str(number), "--host", f"127.0.0.1:{other.port}"]  # fmt: skip
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        while True:
+            asked = subprocess.run(command, capture_output=True, check=False, timeout=90, text=True)
+            if not asked.returncode or "there is no node" in asked.stderr:
+                break
+            assert time.monotonic() < deadline, asked.stderr
         self.left.append(self.nodes.pop(number))
         return self.left[-1]
 

@@ -6,6 +6,7 @@ was begun after an acknowledgement has to include it. Only errors that tell a cl
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from tests.e2e.clusters import ClusterProcesses
 
 RETRIABLE = {"40001", "40003", "40P01", "57P01", "57P03", "no answer"}
 """What a client may be told; "no answer": the connection broke, or could not be made."""
+ACCOUNTS = 20
 
 
 @dataclass
@@ -94,20 +96,46 @@ class Reader(Client):
             self.wrong.append(f"a read saw {row[0]} rows after {before} were acknowledged")
 
 
+@dataclass
+class Mover(Client):
+    """Moves money between accounts, and counts it: there is always as much."""
+
+    random: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """One transfer, and one look at all accounts."""
+        one, other = self.random.sample(range(ACCOUNTS), 2)
+        with connection.transaction():
+            for account, amount in ((one, -1), (other, 1)):
+                connection.execute(
+                    "UPDATE account SET balance = balance + %s WHERE id = %s", (amount, account)
+                )
+        row = connection.execute("SELECT sum(balance), count(*) FROM account").fetchone()
+        if row != (0, ACCOUNTS):
+            self.wrong.append(f"the accounts hold {row}")
+
+
 class Load:
     """The clients. Made by `load`."""
 
-    def __init__(self, cluster: ClusterProcesses, writers: int, readers: int) -> None:
+    def __init__(self, cluster: ClusterProcesses, writers: int, readers: int, movers: int) -> None:
         self._cluster = cluster
         self._stop = threading.Event()
         with cluster.connect() as connection:
             connection.execute(
                 "CREATE TABLE kept (writer int, value int, PRIMARY KEY (writer, value))"
             )
+            connection.execute("CREATE TABLE account (id int PRIMARY KEY, balance int)")
+            connection.execute(
+                "INSERT INTO account SELECT g, 0 FROM generate_series(0, %s) g", (ACCOUNTS - 1,)
+            )
         dsn = cluster.dsn
         self.writers = [Writer(number, dsn, self._stop) for number in range(writers)]
         self.readers = [
             Reader(number, dsn, self._stop, writers=self.writers) for number in range(readers)
+        ]
+        self.movers = [
+            Mover(number, dsn, self._stop, random=random.Random(number)) for number in range(movers)
         ]
         self._threads = [
             threading.Thread(target=client.run, daemon=True) for client in self.clients
@@ -118,7 +146,7 @@ class Load:
     @property
     def clients(self) -> list[Client]:
         """All of them."""
-        return [*self.writers, *self.readers]
+        return [*self.writers, *self.readers, *self.movers]
 
     @property
     def told(self) -> Counter[str]:
@@ -150,11 +178,15 @@ class Load:
         for thread in self._threads:
             thread.join(30)
 
+    def check_so_far(self) -> None:
+        """Whether a client was told anything wrong yet."""
+        for client in self.clients:
+            assert not client.wrong, client.wrong[:3]
+
     def check(self) -> None:
         """Compare what is there with what the clients were told."""
         self.end()
-        for client in self.clients:
-            assert not client.wrong, client.wrong[:3]
+        self.check_so_far()
         with self._cluster.connect() as connection:
             for writer in self.writers:
                 found = {v for (v,) in connection.execute(
@@ -169,9 +201,11 @@ class Load:
 
 
 @contextmanager
-def load(cluster: ClusterProcesses, *, writers: int = 2, readers: int = 1) -> Iterator[Load]:
+def load(
+    cluster: ClusterProcesses, *, writers: int = 2, readers: int = 1, movers: int = 0
+) -> Iterator[Load]:
     """Clients of a running cluster; stopped at the end."""
-    clients = Load(cluster, writers, readers)
+    clients = Load(cluster, writers, readers, movers)
     try:
         yield clients
     finally:

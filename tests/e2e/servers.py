@@ -100,10 +100,14 @@ class ServerProcess:
                 self.process.stdout.close()
             self.process = None
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to stop; its exit code."""
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
         assert self.process is not None, "started"
         self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; its exit code."""
+        self.send(number)
         return self.ended()
 
     def ended(self) -> int:
