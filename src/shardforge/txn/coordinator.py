@@ -7,7 +7,7 @@ crash left, `garbage` collects what nobody can read any more. The names that SQL
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -63,6 +63,14 @@ class ReadLease(Protocol):
         ...
 
 
+class CommitListener(Protocol):
+    """Who is told of commits; see `txn.feed`."""
+
+    def note(self, keys: Iterable[bytes], timestamp: Timestamp) -> None:
+        """The keys are committed at the timestamp; told before their marks go."""
+        ...
+
+
 LOCKS_A_TURN = 20_000
 
 
@@ -94,7 +102,11 @@ class Coordinator:
         snapshots: Snapshots,
         garbage: Garbage,
         lease: ReadLease,
+        *,
+        asynchronous: bool = False,
     ) -> None:
+        """`asynchronous`: commits are answered when the leader has them, before a majority does."""
+        self.asynchronous = asynchronous
         self._lease_held = lease.held
         self._lease = lease
         self.router = router
@@ -104,6 +116,7 @@ class Coordinator:
         self.committing: set[TxnId] = set()
         """Transactions whose commit is under way here: their intents are nobody else's business."""
         self.active = 0
+        self.feeds: list[CommitListener] = []
         self._garbage = garbage
         self._tasks: set[asyncio.Task[None]] = set()
         # The oracle's bound is durable and grows with every start, so no id is ever given twice.
@@ -168,7 +181,13 @@ class Coordinator:
 
     def committed(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The writes are applied: versions below them are garbage once nobody reads them."""
+        self.tell(transaction, timestamp)
         self._garbage.superseded(transaction, timestamp)
+
+    def tell(self, transaction: Transaction, timestamp: Timestamp) -> None:
+        """The transaction is committed: those who follow commits hear of it before its marks go."""
+        for feed in self.feeds:
+            feed.note(transaction.writes.values, timestamp)
 
     async def clear(self, spans: Sequence[tuple[bytes, bytes]]) -> None:
         """Remove the keys of spans that nobody reads or writes any more, once the last commit there is resolved.
