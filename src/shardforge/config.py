@@ -235,8 +235,7 @@ class ReplicationConfig:
         False,
         _flag,
         "true or false",
-        "Acknowledge after the leader's own disk.",
-        later="acknowledgement before the quorum",
+        "Answer COMMIT when the leader's own disk has it, before a majority does: losing that node loses such commits.",
     )
 
 

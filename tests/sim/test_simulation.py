@@ -70,6 +70,28 @@ def test_without_faults_nobody_is_refused_and_nothing_is_unknown() -> None:
     assert set(report.answers) == {"ok"}
 
 
+@pytest.mark.parametrize("workload", ["counter", "ddl"])
+def test_asynchronous_replication_loses_nothing_without_faults(workload: str) -> None:
+    report = simulate(2, minutes=MINUTES, workload=workload, faults=(), asynchronous=True)
+    assert not report.violations
+
+
+def test_asynchronous_replication_keeps_transactions_whole_under_any_fault() -> None:
+    for seed in range(8):
+        for workload in ("bank", "once"):
+            report = simulate(seed, minutes=MINUTES, workload=workload, asynchronous=True)
+            assert not report.violations, report
+
+
+def test_asynchronous_replication_may_lose_with_its_leader_what_it_acknowledged() -> None:
+    for seed in range(40):
+        if simulate(
+            seed, minutes=MINUTES, workload="counter", faults=("partition",), asynchronous=True
+        ).violations:
+            return
+    pytest.fail("COMMIT waits for a majority all the same")
+
+
 def test_a_seed_names_one_run_in_every_process() -> None:
     program = (
         "from shardforge.sim.run import simulate\n"

@@ -232,3 +232,21 @@ def test_crashes_and_cuts_lose_nothing_acknowledged(seed: int):
         await group.settled(b"%d" % number)
 
     run(test, 1, 2, 3)
+
+
+def test_a_leader_says_what_its_own_log_has_before_a_majority_does():
+    async def test(group: Group) -> None:
+        await group.write(1)
+        leader = await group.leader()
+        group.fabric.isolate(leader.lead)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        outcomes: list[Outcome] = []
+        command = Commit(TxnId(2), Timestamp(2), leader.serving_term, [(KEY, b"2")])
+        leader.propose(command, outcomes.append, lambda: stored.set_result(None))
+        await asyncio.wait_for(stored, 5)
+        assert not outcomes
+        assert mvcc.read(leader.engine, KEY, 1 << 40) == b"1"
+        await until(lambda: outcomes or None)
+        assert outcomes == [Outcome.UNKNOWN]
+
+    run(test, 1, 2, 3)

@@ -20,6 +20,8 @@ class Proposal(NamedTuple):
 
     command: Command
     done: Done
+    stored: Callable[[], None] | None = None
+    """Called when the entry is durable in the leader's own log, before a majority has it; may never be called."""
 
 
 class Proposed(NamedTuple):
@@ -71,6 +73,14 @@ class Proposals:
     def logged(self, index: int, proposed: Proposed) -> None:
         """The proposals are in the log at an index."""
         self._logged[index] = proposed
+
+    def stored(self, index: int, term: int) -> None:
+        """The leader of a term has its entry at an index durable in its own log."""
+        proposed = self._logged.get(index)
+        if proposed is not None and proposed.term == term:
+            for proposal in proposed.proposals:
+                if proposal.stored is not None:
+                    proposal.stored()
 
     def applied(self, index: int) -> Proposed | None:
         """The proposals whose entry was to be at an index that is being applied."""

@@ -6,9 +6,10 @@ are applied in order, each as one engine batch with the applied index in it; onl
 
     propose -> [queue] -> entry -> log append + send -> fdatasync -> quorum -> apply -> done(outcome)
 
-Invariants: nothing is acknowledged before a quorum has it durable in its logs; a proposal's `done` is called exactly
-once; nothing is served before an entry of the leader's own term is applied (rule R6). After a failed write nothing is
-retried: the replica stops, and what was under way has an unknown outcome, as it has when leadership is lost.
+Invariants: `done` of a proposal is called exactly once, with APPLIED never before a quorum has it durable in its logs
+(`stored` says only that this leader has); nothing is served before an entry of the leader's own term is applied (rule
+R6). After a failed write nothing is retried: the replica stops, and what was under way has an unknown outcome, as it
+has when leadership is lost.
 """
 
 from __future__ import annotations
@@ -175,12 +176,14 @@ class Replica:
 
     # ---- proposing -------------------------------------------------------------------------------
 
-    def propose(self, command: Command, done: Done) -> None:
-        """Order `command` in the log; `done` is called when it is applied, refused or lost."""
+    def propose(
+        self, command: Command, done: Done, stored: Callable[[], None] | None = None
+    ) -> None:
+        """Order `command` in the log; `done` is called when it is applied, refused or lost; see `Proposal`."""
         if self.failure is not None:
             done(Outcome.UNKNOWN)
             return
-        self._proposals.add(Proposal(command, done))
+        self._proposals.add(Proposal(command, done, stored))
         self._wake_pump()
 
     def defer(self, command: Command, done: Done) -> None:
@@ -315,6 +318,9 @@ class Replica:
             append = ready.storage_append
             if append is not None:
                 await self._store(ready, append)
+                if node.is_leader:
+                    for entry in append.entries:
+                        self._proposals.stored(entry.index, node.term)
                 responses = node.at(self._now_us()).stored(append)
                 if responses:
                     self._send(responses)

@@ -46,11 +46,12 @@ LOG_ENTRIES_MAX = 80
 GC_RETENTION_SECONDS = 2
 
 
-def _config() -> Config:
+def _config(*, asynchronous: bool) -> Config:
     config = Config()
     return replace(
         config,
         storage=replace(config.storage, engine="memory", gc_retention_sec=GC_RETENTION_SECONDS),
+        replication=replace(config.replication, async_replication=asynchronous),
         sharding=replace(config.sharding, initial_shard_count=SHARDS),
     )
 
@@ -58,7 +59,9 @@ def _config() -> Config:
 class SimNode:
     """One node; its files outlive it."""
 
-    def __init__(self, world: World, number: int, nodes: int) -> None:
+    def __init__(
+        self, world: World, number: int, nodes: int, *, asynchronous: bool = False
+    ) -> None:
         self.id = NodeId(number)
         self.host: Host | None = None
         self.leading: Leading[Tenure] | None = None
@@ -66,7 +69,7 @@ class SimNode:
         self.failures: list[str] = []
         """Replicas that stopped, and why."""
         self._world = world
-        self._config = _config()
+        self._config = _config(asynchronous=asynchronous)
         self._everyone = {NodeId(n): f"node{n}" for n in range(1, nodes + 1)}
         self._files: dict[ShardId, MemoryFiles] = {}
         self._shards: dict[ShardId, ShardDescriptor] = {}

@@ -53,14 +53,15 @@ def simulate(
     workload: str = "register",
     faults: Sequence[str] = tuple(KINDS),
     nodes: int = 3,
+    asynchronous: bool = False,
 ) -> Report:
-    """Run one simulation. The same arguments give the same report, in any process."""
+    """Run one simulation, also with asynchronous replication: the same arguments, the same report, in any process."""
     loop = SimLoop()
     report = Report(seed, workload, nodes)
     running = gc.isenabled()
     gc.disable()  # a collection closes abandoned coroutines at a moment that no seed knows
     try:
-        loop.run_until_complete(_Simulation(report, faults).run(minutes * 60))
+        loop.run_until_complete(_Simulation(report, faults, asynchronous).run(minutes * 60))
     except DatabaseError as error:
         report.violations.append(f"a node could not start: {error}")
     finally:
@@ -83,10 +84,13 @@ def _cancel_all(loop: SimLoop) -> None:
 
 
 class _Simulation:
-    def __init__(self, report: Report, faults: Sequence[str]) -> None:
+    def __init__(self, report: Report, faults: Sequence[str], asynchronous: bool) -> None:
         self._report = report
         self._world = world = World(report.seed)
-        self._nodes = [SimNode(world, n, report.nodes) for n in range(1, report.nodes + 1)]
+        self._nodes = [
+            SimNode(world, n, report.nodes, asynchronous=asynchronous)
+            for n in range(1, report.nodes + 1)
+        ]
         self._faults = Faults(world, self._nodes, faults)
         self._workload: Workload = WORKLOADS[report.workload]()
         self._clients = [Client(world, self._nodes, number) for number in range(CLIENTS)]

@@ -38,7 +38,12 @@ class LedReplica(Protocol):
         """The shard's id."""
         ...
 
-    def propose(self, command: Command, done: Callable[[Outcome], None]) -> None:
+    def propose(
+        self,
+        command: Command,
+        done: Callable[[Outcome], None],
+        stored: Callable[[], None] | None = None,
+    ) -> None:
         """Order the command in the shard's log."""
         ...
 
@@ -113,9 +118,17 @@ class Participant:
         """(key, timestamp, value) in key order, of the state when `view` was taken."""
         return mvcc.scan(view, start, end, timestamp, reverse=reverse)
 
-    def propose(self, command: Command, done: Callable[[Outcome], None]) -> None:
-        """Order the command in the shard's log; `done` is called once its fate is known."""
-        self.replica.propose(command, done)
+    def propose(
+        self,
+        command: Command,
+        done: Callable[[Outcome], None],
+        stored: Callable[[], None] | None = None,
+    ) -> None:
+        """Order the command in the shard's log; `done` is called once its fate is known.
+
+        `stored`, if ever, before that: when the leader's own log has it durable.
+        """
+        self.replica.propose(command, done, stored)
 
     # ---- validation (rules R3 and R4) ------------------------------------------------------------
 

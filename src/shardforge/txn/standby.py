@@ -6,6 +6,8 @@ timestamp, and no lease is asked, because the timestamp says how old the answers
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shardforge.errors import ConsensusError, TransactionError
 from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
 from shardforge.shard.command import Command, Outcome
@@ -37,7 +39,9 @@ class FrozenReplica:
         self.serving_term = 1
         self.failure: Exception | None = None
 
-    def propose(self, command: Command, done: Done) -> None:
+    def propose(
+        self, command: Command, done: Done, stored: Callable[[], None] | None = None
+    ) -> None:
         """Refuse."""
         done(Outcome.REFUSED)
 

@@ -50,7 +50,14 @@ class Store:
     """A running store. Made by `open_store`."""
 
     def __init__(
-        self, host: Host, node: NodeId, clock: Clock, blocking: Blocking, retention_us: int
+        self,
+        host: Host,
+        node: NodeId,
+        clock: Clock,
+        blocking: Blocking,
+        retention_us: int,
+        *,
+        asynchronous: bool,
     ) -> None:
         self.host = host
         self.participants = [Participant(replica) for replica in host.replicas]
@@ -63,8 +70,9 @@ class Store:
             self.router, self.snapshots, lambda: self.oracle.last, clock, blocking, retention_us
         )
         self.coordinator = Coordinator(
-            node, self.router, self.oracle, self.snapshots, self.garbage, self.lease
-        )
+            node, self.router, self.oracle, self.snapshots, self.garbage, self.lease,
+            asynchronous=asynchronous,
+        )  # fmt: skip
         self.resolver = Resolver(self.router, self.coordinator.committing)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -195,7 +203,10 @@ def open_host(
 
 def store_of(host: Host, config: Config, clock: Clock, blocking: Blocking) -> Store:
     """A store over a host that leads all shards, with its background work begun."""
-    store = Store(host, host.node, clock, blocking, config.storage.gc_retention_sec * 1_000_000)
+    store = Store(
+        host, host.node, clock, blocking, config.storage.gc_retention_sec * 1_000_000,
+        asynchronous=config.replication.async_replication,
+    )  # fmt: skip
     store.start_background()
     return store
 

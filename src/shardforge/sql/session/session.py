@@ -312,6 +312,9 @@ class Session:
                 await transaction.commit()
                 if self.overlay is not None:
                     self.instance.catalog.publish(self.overlay)
+                    self.overlay = None
+                if transaction.undecided:  # answered before a majority has it
+                    self._leave_behind(transaction)
         except BaseException:
             if transaction is not None:
                 if transaction.undecided:
