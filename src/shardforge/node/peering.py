@@ -144,4 +144,6 @@ class Peering:
         await self._host.drop(shard)
         directory = self._directory
         if directory is not None:
+            # First: a founder that lost its shards to others would found the cluster again, empty, when it starts.
+            await self._blocking.run(directory.found_no_more)
             await self._blocking.run(lambda: directory.remove_shard(shard))

@@ -41,6 +41,12 @@ def open_shards(
     """
     found = directory.shard_ids()
     if META_SHARD not in found:
+        if len(directory.identity.members) > 1:
+            raise StorageError(
+                f'"{directory.shards}" has no meta shard, but the cluster has other nodes',
+                "XX001",
+                hint="Restore the directory as a whole, or have the node join again with an empty one.",
+            )
         _create(directory, found, initial_shards(initial_count, voters))
     shards = joined_shards(directory)
     _check_complete(directory, shards)

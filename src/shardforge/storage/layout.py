@@ -52,7 +52,7 @@ class NodeIdentity:
     cluster_id: str
     cluster_name: str
     founder: bool = True
-    """Whether the node made the cluster's first shards; one that joined was given its own."""
+    """Whether the node made the cluster's first shards and has them; one that joined was given its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,13 @@ class DataDirectory:
         name = self.identity.name
         founder = bool(node.get("founder", 1))
         return NodeIdentity(node["node_id"], node["cluster_id"], name, founder)
+
+    def found_no_more(self) -> None:
+        """Note that shards are the cluster's to give and to take: a start without any makes none."""
+        node = self._read(self._node_file)
+        if node.get("founder", 1):
+            mine: dict[str, Value] = {"node_id": node["node_id"], "cluster_id": node["cluster_id"]}
+            self._write(self._node_file, {**mine, "founder": 0})
 
     def write_identity(self, identity: ClusterIdentity) -> None:
         """Replace cluster.toml."""
