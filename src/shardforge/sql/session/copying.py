@@ -12,7 +12,7 @@ from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
 from shardforge.sql.catalog.snapshot import Relation
 from shardforge.sql.ddl import create_table_for_query
 from shardforge.sql.execute import ExecContext, Executable
-from shardforge.sql.session import read_only
+from shardforge.sql.session import changefeed, read_only
 from shardforge.sql.session.copy_binary import (
     HEADER,
     TRAILER,
@@ -50,6 +50,11 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
         )
     if node.get("is_from"):
         return _copy_from(session, node, prepared)
+    node, feed = changefeed.take_options(node)
+    if feed is not None:
+        form = copy_format(node)
+        outcome = await changefeed.open_feed(session, node, feed)
+        return _copy_out(session, outcome, changefeed.COLUMNS, form)
     form, query, relation, known = _what_to_copy(session, node)
     inner = session.prepare_parsed(replace(prepared.statement, node=query))
     if inner.columns is None:
@@ -60,8 +65,15 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
     names = [column.name for column in inner.columns]
     form = with_columns(form, node, names, relation, known or names)
     outcome = await session.run(inner, params)
-    out = (_BinaryOut if form.binary else _TextOut)(session, outcome, inner.columns, form)
-    return Outcome(copy_out=out)
+    return _copy_out(session, outcome, inner.columns, form)
+
+
+def _copy_out(
+    session: Session, outcome: Outcome, columns: Sequence[OutputColumn], form: CopyFormat
+) -> Outcome:
+    return Outcome(
+        copy_out=(_BinaryOut if form.binary else _TextOut)(session, outcome, columns, form)
+    )
 
 
 def _what_to_copy(session: Session, node: Node) -> tuple[CopyFormat, Node, str, Collection[str]]:
