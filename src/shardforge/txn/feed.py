@@ -61,7 +61,7 @@ class Feed:
         self._unsure = coordinator.oracle.last
         """Commits up to here may have left no hint, also such as are not resolved yet."""
         self._orphans = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self.position = since
         """Everything up to here has been handed out."""
         self.scans = 0
@@ -83,8 +83,8 @@ class Feed:
             self._hints += [(timestamp, key) for key in keys if self._is_mine(key)]
             if len(self._hints) > self._hints_max:
                 self._forget_hints()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _set(self._waiter, True)
 
     def _forget_hints(self) -> None:
         """What they say, scans find out: until all of them are resolved."""
@@ -102,14 +102,15 @@ class Feed:
         """Return when something was committed, a moment later, or after so many seconds."""
         if self._hints:  # above what is resolved: their commits end soon
             seconds = min(seconds, COALESCE_SECONDS)
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(seconds, _set, waiter, False)
+        self._waiter = waiter
         try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
+            if await waiter:
                 await asyncio.sleep(COALESCE_SECONDS)
-        except TimeoutError:
-            return
         finally:
+            timer.cancel()
             self._waiter = None
 
     # ---- what the reader gets --------------------------------------------------------------------
@@ -181,6 +182,11 @@ class Feed:
             snapshots.pin(position)
             snapshots.unpin(self.position)
             self.position = position
+
+
+def _set(waiter: asyncio.Future[bool], committed: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(committed)
 
 
 def _first(found: Sequence[Place], count: int) -> tuple[list[Place], Timestamp]:
