@@ -7,6 +7,9 @@
 
 Writes too many for one command go in several Prepares, the anchor's too, also when there is one shard only.
 
+With asynchronous replication COMMIT is answered when the entry that decides is durable in its leader's own log; marks
+and locks stay until it is applied, as ever. What touches the catalog waits for that too.
+
 The steps are callbacks of the shards' logs, not a task: once a commit may have been proposed, nothing that
 happens to the session stops it, and locks and marks go exactly when the outcome is known. The anchor is
 the shard with the most writes: those need no intents.
@@ -18,11 +21,12 @@ this transaction's mark, in the term that the entry names.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shardforge.errors import ConsensusError, TransactionError, serialization_failure
-from shardforge.ids import Timestamp
+from shardforge.ids import META_SHARD, Timestamp
 from shardforge.shard.command import (
     Commit,
     CommitRecord,
@@ -40,6 +44,8 @@ from shardforge.txn.transaction import Transaction
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
+
+_log = logging.getLogger("shardforge.txn")
 
 
 class _Part:
@@ -194,7 +200,7 @@ class CommitProcess:
     def _commit_one_shard(self) -> None:
         part = self._parts[0]
         command = Commit(self._transaction.id, self._timestamp, part.term, part.writes)
-        part.participant.propose(command, self._end)
+        part.participant.propose(command, self._end, self._on_stored())
 
     # ---- several shards --------------------------------------------------------------------------
 
@@ -242,7 +248,7 @@ class CommitProcess:
             tuple(part.participant.replica.id for part in prepared),
             anchor.writes if self._fits_record else (),
         )
-        anchor.participant.propose(command, self._decided)
+        anchor.participant.propose(command, self._decided, self._on_stored())
 
     def _decided(self, outcome: Outcome) -> None:
         if outcome is Outcome.REFUSED:
@@ -322,6 +328,20 @@ class CommitProcess:
 
     # ---- the end ---------------------------------------------------------------------------------
 
+    def _on_stored(self) -> Callable[[], None] | None:
+        """Who is told that the leader has the decision durable: with asynchronous replication, the client."""
+        if not self._coordinator.asynchronous:
+            return None
+        if any(part.participant.replica.id == META_SHARD for part in self._parts):
+            return None
+        return self._answer_early
+
+    def _answer_early(self) -> None:
+        """Where another leadership has begun meanwhile, the entry may be refused: its outcome is waited for."""
+        if self._done.done() or any(part.participant.term != part.term for part in self._parts):
+            return
+        self._done.set_result(Outcome.APPLIED)
+
     def _end(self, outcome: Outcome) -> None:
         """Take off marks and locks, and answer.
 
@@ -345,6 +365,8 @@ class CommitProcess:
             self._decided_as(committed=outcome is Outcome.APPLIED)
         if not self._done.done():
             self._done.set_result(outcome)
+        elif outcome is not Outcome.APPLIED and not self._done.cancelled():
+            _log.warning("a commit that was answered before a majority had it may be lost")
 
     def _decided_as(self, *, committed: bool) -> None:
         transaction = self._transaction

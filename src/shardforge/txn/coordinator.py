@@ -102,7 +102,11 @@ class Coordinator:
         snapshots: Snapshots,
         garbage: Garbage,
         lease: ReadLease,
+        *,
+        asynchronous: bool = False,
     ) -> None:
+        """`asynchronous`: commits are answered when the leader has them, before a majority does."""
+        self.asynchronous = asynchronous
         self._lease_held = lease.held
         self._lease = lease
         self.router = router
