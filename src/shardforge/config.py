@@ -231,6 +231,12 @@ class ReplicationConfig:
         "strong", _choice("strong", "bounded", "eventual"), '"strong", "bounded" or "eventual"',
         "What a read accepts on a node that reaches no majority; others always read strongly.",
     )  # fmt: skip
+    max_staleness_ms: int = key(
+        10_000,
+        _integer(1, 86_400_000),
+        "an integer from 1 to 86400000",
+        "How old at most what a bounded read sees may be.",
+    )
     async_replication: bool = key(
         False,
         _flag,

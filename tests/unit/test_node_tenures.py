@@ -107,7 +107,7 @@ def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
         closed = closed_now(store.oracle.last, store.host.replicas)
         await run(session, "INSERT INTO t SELECT generate_series(101, 200)")
         cut = next(node for node in three.nodes.values() if node is not first)
-        cut.closed.offer(closed, 0)
+        cut.closed.offer(closed, -1_000_000_000)
         host = cut.host
         assert host is not None
         await until(lambda: cut.closed.usable({r.id: r.applied for r in host.replicas}))
@@ -118,6 +118,12 @@ def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
         with pytest.raises(ConsensusError, match="majority") as caught:
             await run(past, "SELECT count(*) FROM t")
         assert "consistency_level" in caught.value.hint
+        await run(past, "SET shardforge.consistency_level = bounded")
+        with pytest.raises(ConsensusError, match="bounded read") as caught:
+            await run(past, "SELECT count(*) FROM t")
+        assert "max_staleness_ms" in caught.value.detail
+        past.instance.standby_us += 1_000_000_000 + cut.clock.monotonic_ns() // 1000
+        assert await run(past, "SELECT count(*) FROM t") == [(100,)]
         await run(past, "SET shardforge.consistency_level = eventual")
         assert await run(past, "SELECT count(*) FROM t") == [(100,)]
         assert await run(past, "SELECT a FROM t WHERE a = 7") == [(7,)]

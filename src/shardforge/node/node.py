@@ -246,7 +246,7 @@ class Node:
         )
 
     def _offer(self, closed: Closed) -> None:
-        self.closed.offer(closed, self.clock.wall_us())
+        self.closed.offer(closed, self.clock.monotonic_ns() // 1000)
 
     def _serves(self) -> bool:
         return self.instance is not None and not self.instance.standby

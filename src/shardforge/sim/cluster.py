@@ -182,7 +182,7 @@ class SimNode:
         self.failures.append(f"node {self.id} shard {replica.id}: {error}")
 
     def _offer(self, closed: Closed) -> None:
-        self._closed.offer(closed, self.clock.wall_us())
+        self._closed.offer(closed, self.clock.monotonic_ns() // 1000)
 
     async def crash(self) -> None:
         """Lose everything that was not durable."""

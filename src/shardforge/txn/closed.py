@@ -24,22 +24,28 @@ class Closed(msgspec.Struct, frozen=True, array_like=True):
     """Every commit at or below `timestamp` is in the shards' states at these applied entries."""
 
     timestamp: Timestamp
+    """0: nothing is closed."""
     applied: dict[ShardId, int]
+    last: Timestamp = Timestamp(0)
+    """The newest that was given at that moment: what was committed before it is at or below this one."""
 
 
 def closed_now(last: Timestamp, replicas: Iterable[Replica]) -> Closed:
     """What the serving node can close: `last` is the newest timestamp that was given.
 
-    A mark without a timestamp will get one above `last`; one that has it is not applied yet.
+    A mark without a timestamp will get one above `last`; one that has it is not applied yet. A replica that leads no
+    more has forgotten its marks, though the next leader may yet apply what they stood for: then nothing is closed.
     """
     bound = int(last)
     applied = {}
     for replica in replicas:
+        if not replica.serving_term:
+            return Closed(Timestamp(0), {})
         for mark in replica.pending.marks.values():
             if mark.timestamp:
                 bound = min(bound, mark.timestamp - 1)
         applied[replica.id] = replica.applied
-    return Closed(Timestamp(bound), applied)
+    return Closed(Timestamp(bound), applied, last)
 
 
 class ClosedTimestamps:
@@ -47,19 +53,27 @@ class ClosedTimestamps:
 
     def __init__(self) -> None:
         self._offers: deque[tuple[Closed, int]] = deque(maxlen=OFFERS_MAX)
+        self._heard: deque[tuple[Timestamp, int]] = deque(maxlen=OFFERS_MAX)
         self._usable = Timestamp(0)
         self.closed_us = 0
-        """When, by this node's wall clock, the newest usable one was heard of."""
+        """A moment of this node's monotonic clock: what was committed before it is in the newest usable state.
+
+        It is late by what an offer was under way.
+        """
 
     def offer(self, closed: Closed, now_us: int) -> None:
         """The serving node closed a timestamp."""
-        self._offers.append((closed, now_us))
+        if closed.timestamp:
+            self._offers.append((closed, now_us))
 
     def usable(self, applied: Mapping[ShardId, int]) -> Timestamp:
         """The newest closed timestamp whose state is here; 0 when there is none."""
         while self._offers and _holds(applied, self._offers[0][0]):
-            closed, self.closed_us = self._offers.popleft()
+            closed, heard_us = self._offers.popleft()
             self._usable = max(self._usable, closed.timestamp)
+            self._heard.append((closed.last, heard_us))
+        while self._heard and self._heard[0][0] <= self._usable:
+            self.closed_us = self._heard.popleft()[1]
         return self._usable
 
 

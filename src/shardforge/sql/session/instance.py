@@ -93,7 +93,7 @@ class Instance:
     standby: int = 0
     """The time as of which everything is read, on a node that nobody leads; 0: this node leads."""
     standby_us: int = 0
-    """The same by the wall clock, for people."""
+    """A moment of the monotonic clock: what was committed before it is in that state."""
     next_process_id: int = 1
 
     def interrupt(self, process_id: int, *, terminate: bool) -> bool:

@@ -493,12 +493,19 @@ class Session:
                 f"cannot execute {prepared.kind.upper()} in a read-only transaction", "25006",
                 detail="This node cannot reach a majority of the cluster.",
             )  # fmt: skip
-        if prepared.locks and self.settings.show("shardforge.consistency_level") == "strong":
-            seconds = (self.instance.clock.wall_us() - self.instance.standby_us) / 1e6
+        level = self.settings.show("shardforge.consistency_level")
+        if not prepared.locks or level == "eventual":
+            return
+        instance = self.instance
+        age_ms = instance.clock.monotonic_ns() // 1_000_000 - instance.standby_us // 1000
+        if level == "strong" or age_ms > instance.config.replication.max_staleness_ms:
             raise ConsensusError(
-                "this node cannot reach a majority of the cluster, which a strong read needs",
+                f"this node cannot reach a majority of the cluster, which a {level} read needs",
+                detail=""
+                if level == "strong"
+                else "What it holds is older than replication.max_staleness_ms.",
                 hint="SET shardforge.consistency_level = 'eventual' reads what this node holds,"
-                f" as it was {seconds:.1f} seconds ago.",
+                f" as it was {age_ms / 1000:.1f} seconds ago.",
             )
 
     async def _lock_tables(self, prepared: Prepared) -> Prepared:
