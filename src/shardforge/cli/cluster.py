@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -51,18 +52,27 @@ def _ask(host: str, method: str, body: bytes = b"", seconds: float = ASK_SECONDS
     return asyncio.run(ask())
 
 
-def ask_status(host: str) -> dict[str, Any]:
-    """The status document of the cluster that the node at `host` belongs to. Raises DatabaseError."""
-    found: dict[str, Any] = json.loads(_ask(host, "status"))
+def _ask_document(host: str, method: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_ask(host, method))
     return found
 
 
+def ask_status(host: str) -> dict[str, Any]:
+    """The status document of the cluster that the node at `host` belongs to. Raises DatabaseError."""
+    return _ask_document(host, "status")
+
+
 def _show(
-    host: str, *, as_json: bool, watch: bool, show: Callable[[dict[str, Any]], list[Table]]
+    host: str,
+    *,
+    as_json: bool,
+    watch: bool,
+    show: Callable[[dict[str, Any]], list[Table]],
+    ask: Callable[[str], dict[str, Any]] = ask_status,
 ) -> None:
     console = Console()
     try:
-        status = ask_status(host)
+        status = ask(host)
         if as_json:
             typer.echo(json.dumps(status, indent=2))
             return
@@ -73,7 +83,7 @@ def _show(
         with Live(console=console, refresh_per_second=4) as live:
             while True:
                 grid = Table.grid()
-                for table in show(ask_status(host)):
+                for table in show(ask(host)):
                     grid.add_row(table)
                 live.update(grid)
                 asyncio.run(asyncio.sleep(WATCH_SECONDS))
@@ -85,9 +95,18 @@ def _show(
 
 @app.command()
 def status(
-    host: HostOption = DEFAULT_HOST, json_: JsonOption = False, watch: WatchOption = False
+    host: HostOption = DEFAULT_HOST,
+    json_: JsonOption = False,
+    watch: WatchOption = False,
+    locks: Annotated[
+        bool, typer.Option("--locks", help="Who holds and awaits which lock, waiters first.")
+    ] = False,
 ) -> None:
-    """The cluster as a whole: health, nodes, shards."""
+    """The cluster as a whole: health, nodes, shards. With --locks: run it on the machine of a node."""
+    if locks:
+        ask = partial(_ask_document, method="locks")
+        _show(host, as_json=json_, watch=watch, show=tables.locks, ask=ask)
+        return
     _show(
         host,
         as_json=json_,

@@ -54,6 +54,24 @@ def shards(found: dict[str, Any]) -> Table:
     return table
 
 
+def locks(found: dict[str, Any]) -> list[Table]:
+    """Locks on tables and rows, a line each."""
+    on_tables = Table("table", "session", "mode", "granted")
+    for lock in found["tables"]:
+        on_tables.add_row(
+            lock["table"], str(lock["pid"] or "-"), lock["mode"], _yes(lock["granted"])
+        )
+    on_rows = Table(
+        "row of", Column("key", overflow="fold"), "session", "transaction", "mode", "granted"
+    )
+    for lock in found["rows"]:
+        on_rows.add_row(
+            lock["table"] or "-", lock["key"], str(lock["pid"] or "-"), str(lock["transaction"]),
+            lock["mode"], _yes(lock["granted"]),
+        )  # fmt: skip
+    return [on_tables, on_rows]
+
+
 def events(found: dict[str, Any]) -> Table:
     """A line an event."""
     table = Table("seconds ago", "event")

@@ -25,7 +25,7 @@ from shardforge.node.belonging import Belonging
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, join
 from shardforge.node.leading import Leading
-from shardforge.node.operations import DECOMMISSION, LEAVE, STATUS, Operations
+from shardforge.node.operations import DECOMMISSION, LEAVE, LOCKS, STATUS, Operations
 from shardforge.node.peering import Peering
 from shardforge.node.reports import AddressBook, pack, unpack
 from shardforge.node.rows import MemberRows
@@ -153,7 +153,7 @@ class Node:
         network.on_call(JOIN, self._on_join)
         self.operations = Operations(
             config, identity, self.host, self.peering, network, lambda: self.governing,
-            lambda: self.clock.monotonic_ns() / 1e9,
+            lambda: self.clock.monotonic_ns() / 1e9, lambda: self.instance,
         )  # fmt: skip
         self._belonging = Belonging(
             self.id,
@@ -166,6 +166,7 @@ class Node:
         Verification(self.host, network, self._blocking, self.peering.serving_node)
         tcp.open_to_strangers(STATUS)
         tcp.open_to_strangers(VERIFY, trusted=True)
+        tcp.open_to_strangers(LOCKS, trusted=True)
         tcp.open_to_strangers(LEAVE, trusted=True)
         tcp.open_to_strangers(DECOMMISSION, trusted=True)
         self.leading = Leading(

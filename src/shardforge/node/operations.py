@@ -20,12 +20,15 @@ from shardforge.node.reports import pack, unpack
 from shardforge.ports import Network
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
+from shardforge.sql.session import lock_view
 from shardforge.storage.layout import NodeIdentity
 
 if TYPE_CHECKING:
     from shardforge.config import Config
+    from shardforge.sql.session.instance import Instance
 
 STATUS = "status"
+LOCKS = "locks"
 LEAVE = "leave"
 DECOMMISSION = "decommission"
 ANSWER_SECONDS = 5.0
@@ -38,6 +41,7 @@ class Operations:
     def __init__(
         self, config: Config, identity: NodeIdentity, host: Host, peering: Peering, network: Network,
         governing: Callable[[], Governing | None], now: Callable[[], float],
+        instance: Callable[[], Instance | None],
     ) -> None:  # fmt: skip
         self._config = config
         self._identity = identity
@@ -46,7 +50,9 @@ class Operations:
         self._network = network
         self._governing = governing
         self._now = now
+        self._instance = instance
         network.on_call(STATUS, self._on_status)
+        network.on_call(LOCKS, self._on_locks)
         network.on_call(LEAVE, self._on_leave)
         network.on_call(DECOMMISSION, self._on_decommission)
 
@@ -64,6 +70,20 @@ class Operations:
             else:
                 return found
         return self._own_status(serving)
+
+    async def locks(self) -> dict[str, Any]:
+        """Who holds and awaits which lock, by the serving node. Raises DatabaseError."""
+        serving, instance = self._peering.serving_node(), self._instance()
+        if serving is not None and serving != self._host.node:
+            found: dict[str, Any] = json.loads(
+                await self._network.call(serving, LOCKS, b"", ANSWER_SECONDS)
+            )
+            return found
+        if serving is None or instance is None:
+            raise ConsensusError(
+                "no node leads the cluster at present", hint="Try again in a moment."
+            )
+        return lock_view.document(instance)
 
     async def leave(self, node: NodeId) -> None:
         """Have a node drained; it has left when `status` has it no more. Raises DatabaseError."""
@@ -89,6 +109,9 @@ class Operations:
 
     async def _on_status(self, _sender: NodeId, _body: bytes) -> bytes:
         return json.dumps(await self.status()).encode()
+
+    async def _on_locks(self, _sender: NodeId, _body: bytes) -> bytes:
+        return json.dumps(await self.locks()).encode()
 
     async def _on_leave(self, _sender: NodeId, body: bytes) -> bytes:
         await self.leave(NodeId(unpack(body, int)))

@@ -171,6 +171,17 @@ class LockTable:
             return ()
         return tuple(row.holders.items()) if isinstance(row, _Row) else (row,)
 
+    def entries(self) -> Iterator[tuple[bytes, TxnId, LockStrength, bool]]:
+        """(key, transaction, strength, granted) of every lock and waiter."""
+        for key, row in self._rows.items():
+            if not isinstance(row, _Row):
+                yield key, row[0], row[1], True
+                continue
+            for txn, strength in row.holders.items():
+                yield key, txn, strength, True
+            for waiter in row.queue:
+                yield key, waiter.txn, waiter.strength, False
+
     def blockers(self, waiter: Waiter) -> Iterator[TxnId]:
         """Those the waiter waits for: conflicting holders, and conflicting waiters before it."""
         row = self._rows.get(waiter.key)

@@ -43,6 +43,18 @@ class VirtualSettings(Protocol):
     def all(self) -> Sequence[tuple[str, str, str]]: ...
 
 
+class RowLock(NamedTuple):
+    """A lock on a row, or the wait for one; `pid` and `table` are None when they are nobody's that SQL knows."""
+
+    pid: int | None
+    table: int | None
+    key: str
+    """In hex."""
+    transaction: int
+    strength: int
+    granted: bool
+
+
 class VirtualContext(Protocol):
     """What the rows of catalog tables are made from."""
 
@@ -55,6 +67,10 @@ class VirtualContext(Protocol):
     def activity(self) -> Iterable[Activity]: ...
     def table_locks(self) -> Iterable[tuple[int, int, int, bool]]:
         """(pid, table oid, mode, granted) of every table lock and waiter."""
+        ...
+
+    def row_locks(self) -> Iterable[RowLock]:
+        """Every row lock and waiter."""
         ...
 
     @property

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
-from shardforge.sql.catalog.relations import Activity
+from shardforge.sql.catalog.relations import Activity, RowLock
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
+from shardforge.sql.session.lock_view import row_locks
 from shardforge.sql.session.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Introspection:
         for name, table, mode, granted in self.session.instance.catalog.locks.held():
             if isinstance(name, int):
                 yield name, table, int(mode), granted
+
+    def row_locks(self) -> Iterator[RowLock]:
+        """Every row lock and waiter."""
+        return row_locks(self.session.instance, self.snapshot)
 
     def sequence_last_value(self, sequence: SequenceDescriptor) -> int | None:
         """The last value given, when it is known."""

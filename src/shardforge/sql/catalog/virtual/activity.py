@@ -14,6 +14,8 @@ _MODES = {
     1: "AccessShareLock", 2: "RowShareLock", 3: "RowExclusiveLock", 4: "ShareUpdateExclusiveLock",
     5: "ShareLock", 6: "ShareRowExclusiveLock", 7: "ExclusiveLock", 8: "AccessExclusiveLock",
 }  # fmt: skip
+_ROW_MODES = ("AccessShareLock", "RowShareLock", "ExclusiveLock", "AccessExclusiveLock")
+"""The table-lock modes by which PostgreSQL's tupleLockExtraInfo calls the four strengths, weakest first."""
 
 
 @rows_of("pg_stat_activity")
@@ -52,11 +54,17 @@ def pg_stat_gssapi(ctx: VirtualContext) -> Iterator[Record]:
 
 @rows_of("pg_locks")
 def pg_locks(ctx: VirtualContext) -> Iterator[Record]:
-    """Table locks; row locks are not listed, as in PostgreSQL."""
+    """Locks on tables, and on rows: PostgreSQL lists those that are waited for only, here all are in memory."""
     for pid, table, mode, granted in ctx.table_locks():
         yield {
             "locktype": "relation", "database": ctx.snapshot.database.id, "relation": table, "pid": pid,
             "mode": _MODES[mode], "granted": granted, "fastpath": False,
+        }  # fmt: skip
+    for lock in ctx.row_locks():
+        yield {
+            "locktype": "tuple", "database": ctx.snapshot.database.id, "relation": lock.table, "pid": lock.pid,
+            "virtualtransaction": str(lock.transaction), "mode": _ROW_MODES[lock.strength],
+            "granted": lock.granted, "fastpath": False,
         }  # fmt: skip
 
 
