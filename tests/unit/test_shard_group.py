@@ -11,6 +11,7 @@ import pytest
 from shardforge.adapters.clock import SystemClock
 from shardforge.ids import META_SHARD, NodeId, Timestamp, TxnId
 from shardforge.raft.confchange import Change, ChangeKind, ConfChange
+from shardforge.raft.messages import Message, MessageKind
 from shardforge.shard.command import Commit, Outcome
 from shardforge.shard.consensus import Timing
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
@@ -248,5 +249,22 @@ def test_a_leader_says_what_its_own_log_has_before_a_majority_does():
         assert mvcc.read(leader.engine, KEY, 1 << 40) == b"1"
         await until(lambda: outcomes or None)
         assert outcomes == [Outcome.UNKNOWN]
+
+    run(test, 1, 2, 3)
+
+
+def test_a_replica_made_anew_does_not_vote_before_it_has_a_state():
+    """Else it could help a member of old, which missed that others were removed, to a majority of old."""
+
+    async def test(group: Group) -> None:
+        await group.write(1)
+        group.crash(1)
+        for number in (0, 1):
+            group.files[1, number] = MemoryFiles()
+        group.open(1, initial_shards(1, []))
+        group.fabric.isolate(NodeId(1))
+        fresh = group.replica(1)
+        fresh.step(Message(MessageKind.VOTE, 1, 2, 99, 100, 98, context=b"transfer"))
+        assert fresh.term < 99
 
     run(test, 1, 2, 3)

@@ -62,6 +62,7 @@ LARGE_ENTRY_BYTES = 32 * 1024
 INTENTS_A_TURN = 5_000
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
 FOREVER_US = 1 << 62
+_VOTES = frozenset((MessageKind.VOTE, MessageKind.PRE_VOTE))
 
 
 class Replica:
@@ -233,6 +234,10 @@ class Replica:
             return
         if message.kind is MessageKind.SNAPSHOT:
             self._begin_fetch(message)
+            return
+        if message.kind in _VOTES and not self.members.voters:
+            # It has no state yet. It may have been a voter, removed and made anew: a member of old that missed the
+            # removal must not win by its vote. Who is to vote was brought up to date before.
             return
         self._node.at(self._now_us()).step(message)
         self._send_now()
