@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
+from shardforge.ids import Timestamp
 from shardforge.raft.messages import Message, MessageKind
 from shardforge.raft.state import Raft
 from shardforge.shard.log import MemoryLog
@@ -24,6 +25,7 @@ from shardforge.sim.run import Report, simulate
 from shardforge.sim.workloads import WORKLOADS
 from shardforge.sql.session import commit_key
 from shardforge.txn.commit import CommitProcess
+from shardforge.txn.feed import Feed
 from shardforge.txn.lease import Lease
 from shardforge.txn.transaction import Transaction
 
@@ -118,6 +120,10 @@ def _acknowledge_at_once(raft: Raft, to: int, index: int, sent_at: int = 0) -> N
     )
 
 
+async def _resolve_now(feed: Feed) -> Timestamp:
+    return await feed._coordinator.oracle.next()
+
+
 async def _claim_and_forget(transaction: Transaction, key: bytes) -> None:
     await transaction.claim(key)
 
@@ -147,6 +153,11 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
         "once",
         tuple(KINDS),
         patch.object(commit_key, "claim", _claim_and_forget),
+    ),
+    "a feed that resolves over commits under way": (
+        "fed-bank",
+        tuple(KINDS),
+        patch.object(Feed, "resolve", _resolve_now),
     ),
     "no validation of what was read": (
         "append",

@@ -6,6 +6,7 @@ A workload makes its tables, takes one step of one client at a time, and judges 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from shardforge.sql.session.session import Session
 KEYS = 4
 ACCOUNTS = 4
 OPENING_BALANCE = 100
+WATCHED_US = 300_000
 
 
 class Workload(Protocol):
@@ -190,6 +192,56 @@ class Bank:
             for total in [*self.totals, int(last)]
             if total != expected
         ]
+
+
+class FedBank(Bank):
+    """The bank, watched through change feeds: what they tell is whole transactions, in order, and all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+
+    async def step(self, client: Client) -> None:
+        """A step of the bank, or a feed for a while."""
+        if client.random.random() < 0.15:
+            await client.attempt(self._watch)
+        else:
+            await super().step(client)
+
+    async def _watch(self, session: Session) -> None:
+        [(now,)] = await rows_of(
+            session, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        )
+        options = f"CHANGEFEED, INITIAL_SCAN, RESOLVED 0.05, UNTIL '{now + WATCHED_US}'"
+        prepared = session.prepare(f"COPY accounts TO STDOUT ({options})")
+        assert prepared is not None, "a statement"
+        stream = (await session.run(prepared)).copy_out
+        assert stream is not None, "a COPY to the client"
+        balances: dict[int, int] = {}
+        resolved = 0
+        async for piece in stream.pieces():
+            for line in piece.decode().splitlines():
+                timestamp, event, before, after = line.split("\t")
+                if event == "resolved":
+                    resolved = int(timestamp)
+                    self._check(sum(balances.values()), "the sum at a resolved timestamp")
+                    continue
+                row = json.loads(after)
+                if event == "update":
+                    if int(timestamp) <= resolved:
+                        self.wrong.append(f"{line} came after {resolved} was resolved")
+                    if json.loads(before)["balance"] != balances[row["id"]]:
+                        self.wrong.append(f"{line} does not follow {balances}")
+                balances[row["id"]] = row["balance"]
+        await session.finish_implicit()
+
+    def _check(self, total: int, what: str) -> None:
+        if total != ACCOUNTS * OPENING_BALANCE:
+            self.wrong.append(f"{what} was {total}")
+
+    async def judge(self, session: Session) -> list[str]:
+        """As the bank, and what the watchers saw."""
+        return [*self.wrong, *await super().judge(session)]
 
 
 class Counter:
@@ -369,6 +421,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "register": Register,
     "append": Append,
     "bank": Bank,
+    "fed-bank": FedBank,
     "counter": Counter,
     "once": Once,
     "ddl": DdlBesideDml,
