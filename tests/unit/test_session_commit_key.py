@@ -159,6 +159,7 @@ def test_another_transaction_may_not_use_the_key() -> None:
     [
         ("SET shardforge.commit_key = 'a'", "55P02"),
         ("SELECT set_config('shardforge.commit_key', 'a', false)", "55P02"),
+        ("ALTER ROLE shardforge SET shardforge.commit_key = 'a'", "55P02"),
         (f"SET LOCAL shardforge.commit_key = '{'x' * 256}'", "22023"),
         ("SET LOCAL shardforge.commit_key = E'a\\nb'", "22023"),
     ],

@@ -126,6 +126,8 @@ async def alter_role_settings(ddl: Ddl, node: Node) -> str:
     elif setting["kind"] in ("VAR_RESET", "VAR_SET_DEFAULT"):
         settings.pop(name, None)
     elif setting["kind"] == "VAR_SET_VALUE":
+        if name.lower() == "shardforge.commit_key":
+            raise QueryError(f'parameter "{name}" can only be set for one transaction', "55P02")
         settings[name] = ", ".join(_value(arg) for arg in setting["args"])
     else:
         raise unsupported("this form of ALTER ROLE SET")
