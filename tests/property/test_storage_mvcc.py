@@ -85,6 +85,19 @@ def test_reads_and_scans(
         reader.close()
 
 
+@settings(max_examples=80, deadline=None)
+@given(model=WRITES, run=st.lists(st.sampled_from(KEYS), min_size=1, unique=True).map(sorted))
+def test_newest_versions_of_a_run_of_keys(
+    rocks: RocksEngine, model: Model, run: list[bytes]
+) -> None:
+    for engine in engines(rocks, model):
+        found = mvcc.newest_of_run(engine, run)
+        assert list(found) == run[: len(found)], "what is left out is at the end"
+        assert found == {key: mvcc.newest(engine, key) for key in found}
+        between = sum(1 for key, _ in model if run[0] <= key <= run[-1])
+        assert len(found) == len(run) or between >= 4 * len(run)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     model=WRITES, after=st.integers(0, 12), until=TIMES,

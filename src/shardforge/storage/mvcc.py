@@ -19,7 +19,7 @@ row. `NewestCache` makes the newest version of a hot key a dictionary look-up.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from shardforge.ids import INFINITY
@@ -30,6 +30,8 @@ _MEMBERSHIP_KEY: Final = b"m"
 _TOP: Final = (1 << 64) - 1
 _AFTER_OLDEST: Final = b"\xff" * 9
 _NEWEST: Final = bytes(8)
+_PAIRS_PER_KEY: Final = 4
+"""How much a walk over neighbouring keys may look at: more, and a seek for each key is cheaper."""
 
 _pack_u64 = struct.Struct(">Q").pack
 _unpack_u64 = struct.Struct(">Q").unpack
@@ -139,6 +141,33 @@ def applied(reader: Reader) -> bytes | None:
 def membership(reader: Reader) -> bytes | None:
     """The membership last written."""
     return reader.get(_MEMBERSHIP_KEY)
+
+
+def newest_of_run(reader: Reader, run: Sequence[bytes]) -> dict[bytes, Version | None]:
+    """The newest version of neighbouring keys, in ascending order, for one walk over what lies between them.
+
+    Where much else lies there the walk ends early, and the keys behind it are left out of the result.
+    """
+    found: dict[bytes, Version | None] = {}
+    waiting = iter(run)
+    key = next(waiting, None)
+    left = _PAIRS_PER_KEY * len(run)
+    for engine_key, value in reader.scan(b"v" + run[0], b"v" + run[-1] + _AFTER_OLDEST):
+        at = engine_key[1:-8]
+        while key is not None and key < at:
+            found[key] = None
+            key = next(waiting, None)
+        if key == at:
+            packed = _TOP - _unpack_u64(engine_key[-8:])[0]
+            found[at] = Version(at, packed >> 1, None if packed & 1 else value)
+            key = next(waiting, None)
+        left -= 1
+        if left == 0:
+            return found
+    while key is not None:
+        found[key] = None
+        key = next(waiting, None)
+    return found
 
 
 # ---- reads of spans ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ visible mark was open when they were called, which is the caller's duty (rule R2
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from shardforge.errors import ConsensusError
 from shardforge.ids import ShardId, Timestamp, TxnId
@@ -21,6 +21,9 @@ from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine, Snapshot
 from shardforge.storage.newest_cache import ABSENT, Entry, NewestCache
 from shardforge.txn.locks import LockTable
+
+_RUN_PREFIX: Final = 11
+"""Keys of one bucket, table and index have these bytes in common (see `keys`)."""
 
 
 class LedReplica(Protocol):
@@ -90,6 +93,18 @@ class Participant:
             entry = ABSENT if found is None else (found.timestamp, found.value)
             cache.fill(key, entry, cache.writes)
         return entry
+
+    def fetch(self, keys: Iterable[bytes]) -> None:
+        """Have the newest versions of many keys at hand for `newest`, where that is cheaper than one by one."""
+        cache, engine = self._cache, self._engine
+        runs: dict[bytes, list[bytes]] = {}
+        for key in sorted(keys):
+            if cache.get(key) is None:
+                runs.setdefault(key[:_RUN_PREFIX], []).append(key)
+        for run in runs.values():
+            for key, found in mvcc.newest_of_run(engine, run).items():
+                entry = ABSENT if found is None else (found.timestamp, found.value)
+                cache.fill(key, entry, cache.writes)
 
     def read_now(self, key: bytes, timestamp: Timestamp) -> bytes | None:
         """The value in the engine as of `timestamp`."""

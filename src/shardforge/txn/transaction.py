@@ -70,6 +70,8 @@ class HeldLock(NamedTuple):
 
 ROW_BYTES_MAX = 256 * 1024 * 1024
 """The log holds a command in one record of at most 1 GiB."""
+_MANY = 64
+"""Keys locked at once from which on their newest versions are read together."""
 _WRITE_STRENGTH = LockStrength.NO_KEY_UPDATE
 
 
@@ -189,6 +191,8 @@ class Transaction:
             await self.read_timestamp()
         if self.reads is not None and strength is LockStrength.KEY_SHARE:
             self.reads.keys.update(keys)  # the weakest lock lets the row change under it
+        if len(keys) >= _MANY:
+            self._coordinator.fetch(keys)
         result = []
         for key in keys:
             locked = self._lock_now(key, strength)

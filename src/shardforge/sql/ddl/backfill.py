@@ -143,24 +143,28 @@ async def build_index(ddl: Ddl, table: Table, index: Index) -> Table:
         async for chunk in scan_rows(ddl, table):
             for row_key, row in chunk:
                 found = entries.entry(row, context)
-                if found is not None and writer.add(found.key, row_key, unique=found.unique):
+                if found is not None and writer.add(found.key, row_key, unique=index.unique):
                     await writer.flush()
         await writer.finish()
-    except DuplicateKeyError as failure:
-        raise await _found_twice(ddl, table, entries, failure.key) from None
+    except DuplicateKeyError:
+        raise await _found_twice(ddl, table, entries) from None
     await ddl.put(table)
     return table
 
 
-async def _found_twice(ddl: Ddl, table: Table, entries: IndexWriter, key: bytes) -> QueryError:
-    """The error for a duplicate: look for the row again, to show its values."""
+async def _found_twice(ddl: Ddl, table: Table, entries: IndexWriter) -> QueryError:
+    """The error for two rows with the same entry: look for them again, to show its values."""
     context = ddl.ctx.execution
+    seen: set[bytes] = set()
     async for chunk in scan_rows(ddl, table):
         for _, row in chunk:
             found = entries.entry(row, context)
-            if found is not None and found.key == key:
+            if found is None or not found.unique:
+                continue
+            if found.key in seen:
                 return duplicate(ddl, table, entries.index, entries.values(row, context))
-    raise AssertionError("the duplicate's row is in the table, which is locked")
+            seen.add(found.key)
+    raise AssertionError("the duplicate's rows are in the table, which is locked")
 
 
 # ---- rewriting -----------------------------------------------------------------------------------
@@ -261,11 +265,11 @@ def _row_putter(ddl: Ddl, rows: RowWriter, writer: BulkWriter) -> Callable[[Row]
         at: IndexWriter | None = None
         try:
             key = row_key(row)
-            full = add(key, encode(row), unique=True)
+            full = add(key, encode(row), unique=primary.unique)
             for at in indexes:
                 found = at.entry(row, context)
                 if found is not None:
-                    full = add(found.key, key, unique=found.unique)
+                    full = add(found.key, key, unique=at.index.unique)
         except DuplicateKeyError:
             if at is None:
                 raise duplicate(ddl, rows.table, primary, [row[p] for p in key_places]) from None

@@ -2,27 +2,25 @@
 
 The keys are new: no statement can name them before the DDL commits. Fewer than `BATCH` of them go into the DDL's own
 transaction. More are committed in batches of their own, behind a marker that says "remove these" and that only the
-DDL's commit takes away, so a rollback or a crash leaves nothing for good. Unique keys are locked before they are
-written: two rows with one key are found wherever they are.
+DDL's commit takes away, so a rollback or a crash leaves nothing for good. Nobody else can name the keys, so they need
+no lock, and no look at what is there: two rows with one key in different batches leave fewer keys than were written.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from shardforge.sql.catalog import codec
 from shardforge.sql.ddl.context import Ddl
+from shardforge.sql.execute.keyspace import IndexSpace
 from shardforge.txn.coordinator import Isolation, LockStrength, Transaction, WaitPolicy
 
 BATCH: Final = 2000
 
 
 class DuplicateKeyError(Exception):
-    """Two rows have the same unique key; `value` is what was to be written second."""
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__("duplicate key")
-        self.key = key
+    """Two rows have the same unique key."""
 
 
 class BulkWriter:
@@ -33,30 +31,37 @@ class BulkWriter:
         self._marker = marker
         self._marker_key = b""
         self._pending: dict[bytes, bytes] = {}
-        self._unique: set[bytes] = set()
+        self._unique = 0
 
     def add(self, key: bytes, value: bytes, *, unique: bool) -> bool:
-        """Take one pair; true when it is time to `flush`. Raises: DuplicateKeyError for a pair of this batch."""
+        """Take one pair, of a unique index or not; true when it is time to `flush`.
+
+        Raises: DuplicateKeyError for a second pair with the key in this batch.
+        """
         pending = self._pending
         if key in pending:
-            raise DuplicateKeyError(key)
+            raise DuplicateKeyError
         pending[key] = value
-        if unique:
-            self._unique.add(key)
+        self._unique += unique
         return len(pending) >= BATCH
 
     async def finish(self) -> None:
-        """Write what is left; the marker goes when the DDL commits."""
+        """Write what is left; the marker goes when the DDL commits.
+
+        Raises: DuplicateKeyError for two pairs with one key in different batches.
+        """
         if not self._marker_key:
             await self._write(self._ddl.transaction)
             return
         await self.flush()
+        if await self._unique_keys() < self._unique:
+            raise DuplicateKeyError
         transaction = self._ddl.transaction
         await transaction.lock([self._marker_key], LockStrength.UPDATE, WaitPolicy.BLOCK)
         transaction.delete(self._marker_key)
 
     async def flush(self) -> None:
-        """Commit what has been added. Raises: DuplicateKeyError for a pair that an earlier batch has written."""
+        """Commit what has been added."""
         if not self._marker_key:
             self._marker_key = await self._place_marker()
         await self._alone(self._write)
@@ -84,12 +89,24 @@ class BulkWriter:
         await transaction.commit()
 
     async def _write(self, transaction: Transaction) -> None:
-        unique = sorted(self._unique)
-        locked = await transaction.lock(unique, LockStrength.UPDATE, WaitPolicy.BLOCK)
-        for lock in locked:
-            if lock.value is not None:
-                raise DuplicateKeyError(lock.key)
         for key, value in self._pending.items():
             transaction.put(key, value, blind=True)
         self._pending.clear()
-        self._unique.clear()
+
+    async def _unique_keys(self) -> int:
+        """How many keys the unique indexes under the marker have."""
+        table, numbers = self._marker.table, self._marker.indexes
+        transaction = self._ddl.store.coordinator.begin(Isolation.READ_COMMITTED, read_only=True)
+        total = 0
+        try:
+            for index in table.indexes:
+                if not index.unique or (numbers and index.number not in numbers):
+                    continue
+                space = IndexSpace(table, index)
+                owns = space.owner()
+                async for chunk in transaction.scan_spans(space.whole()):
+                    total += len(chunk) if owns is None else sum(owns(key) for key, _ in chunk)
+                    await asyncio.sleep(0)
+        finally:
+            await transaction.rollback()
+        return total

@@ -39,8 +39,8 @@ class RowMaker:
             self._defaults.append(compile_expression(expression, {}))
             self._default_may_wait |= may_wait(expression)
         null = width + len(self._defaults)
-        self._numbered = ROWID_COLUMN in writer.position and ROWID_COLUMN not in places
-        if self._numbered:
+        self.numbered = ROWID_COLUMN in writer.position and ROWID_COLUMN not in places
+        if self.numbered:
             places[ROWID_COLUMN] = null + 1
         order = [places.get(attnum, null) for attnum in writer.attnums]
         self._identical = order == list(range(width)) and not self._defaults
@@ -53,7 +53,7 @@ class RowMaker:
         if self._identical:
             return [completed(row, run) for row in sources]
         pick = self._pick
-        if not self._defaults and not self._numbered:
+        if not self._defaults and not self.numbered:
             return [completed(tuple(pick((*row, None))), run) for row in sources]
         made: list[Row] = []
         for row in sources:
@@ -63,7 +63,7 @@ class RowMaker:
                     extra.append(await evaluated_once(default, (), run))
                 else:
                     extra.append(default((), run))
-            number = await self._row_number(run) if self._numbered else None
+            number = await self._row_number(run) if self.numbered else None
             made.append(completed(tuple(pick((*row, *extra, None, number))), run))
         return made
 
@@ -122,7 +122,7 @@ class Insert(Operator):
         """Insert rows of the target columns: (how many were inserted or updated, the RETURNING rows)."""
         rows = await self._maker.rows(sources, run)
         if self._conflict is None:
-            await self.target.insert(rows, run)
+            await self.target.insert(rows, run, numbered=self._maker.numbered)
             stored: list[tuple[Row, Row]] = list(zip(rows, sources, strict=True))
         else:
             stored = await self._conflict.insert(rows, sources, run)

@@ -2,7 +2,7 @@
 
 Locks come before writes, all of a batch together: rows to change, new row keys, and every unique index key that
 appears or goes away (so that two transactions never hold the same key). Entries of other indexes need no lock of their
-own: the row's protects them.
+own: the row's protects them. Nor does a row whose key is a number that was drawn for it.
 """
 
 from __future__ import annotations
@@ -47,29 +47,35 @@ class Target:
 
     # ---- inserting -------------------------------------------------------------------------------
 
-    async def insert(self, rows: Sequence[Row], run: Run) -> None:
-        """Store new, completed rows. Raises: 23505."""
+    async def insert(self, rows: Sequence[Row], run: Run, *, numbered: bool = False) -> None:
+        """Store new, completed rows; `numbered`: their keys are row numbers just drawn, so nobody has them.
+
+        Raises: 23505.
+        """
         writer = self.writer
         keys = [writer.row_key(row) for row in rows]
         if writer.indexes:
             entries = [writer.entries(row, run) for row in rows]
         else:
             entries = [[] for _ in rows]
-        wanted = [*keys, *(e.key for found in entries for e in found if e.unique)]
-        taken = await self.taken(wanted, run)
+        wanted = [e.key for found in entries for e in found if e.unique]
+        if not numbered:
+            wanted = keys + wanted
+        taken = await self.taken(wanted, run) if wanted else {}
         new: set[bytes] = set() if run.pending is None else run.pending.inserted
         encode, put = writer.encode, run.put
         for row, key, found in zip(rows, keys, entries, strict=True):
-            if taken.get(key) is not None or key in new:
-                raise unique_violation(self.change, writer, self.table.indexes[0], row, run)
-            new.add(key)
+            if not numbered:
+                if taken.get(key) is not None or key in new:
+                    raise unique_violation(self.change, writer, self.table.indexes[0], row, run)
+                new.add(key)
             for entry in found:
                 if entry.unique:
                     if taken.get(entry.key) is not None or entry.key in new:
                         raise self.conflict(row, entry, run)
                     new.add(entry.key)
                 put(entry.key, key, blind=not entry.unique)
-            put(key, encode(row))
+            put(key, encode(row), blind=numbered)
         if self.keys.any:
             self.keys.inserted(zip(keys, rows, strict=True), run)
 
