@@ -72,6 +72,11 @@ class Mark:
         at = bisect_left(keys, start)
         return at < len(keys) and keys[at] < end
 
+    def keys_in(self, start: bytes, end: bytes) -> list[bytes]:
+        """The keys in [start, end), in order."""
+        keys = self.sorted_keys()
+        return keys[bisect_left(keys, start) : bisect_left(keys, end)]
+
     def sorted_keys(self) -> list[bytes]:
         """The keys in order; sorted when first asked for."""
         if self._sorted is None:

@@ -150,10 +150,9 @@ async def scan_span(
         still_open = next((mark for mark in marks if not mark.committed), None)
         if still_open is None:
             for mark in marks:
-                assert mark.values is not None, "a committed mark has its values"
-                overlay.update(
-                    (key, value) for key, value in mark.values.items() if start <= key < end
-                )
+                values = mark.values
+                assert values is not None, "a committed mark has its values"
+                overlay.update((key, values[key]) for key in mark.keys_in(start, end))
             break
         await wait_for(still_open)
     overlay.update(own)
