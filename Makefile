@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick kill-soak failover-soak chaos-soak sim sim-soak fuzz lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick kill-soak failover-soak chaos-soak sim sim-soak fuzz proto lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -72,6 +72,10 @@ sim-soak: $(READY)  ## thousands of seeds; about an hour
 
 fuzz: $(READY)  ## more examples for the parsers of bytes
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -q tests/property tests/e2e/test_wire_fuzz.py
+
+proto: $(READY)  ## after a change of proto/database.proto
+	$(BIN)/python -m grpc_tools.protoc --proto_path=shardforge/v1=proto --python_out=src --pyi_out=src \
+	  --grpc_python_out=src shardforge/v1/database.proto
 
 lock: $(READY)  ## after a change of dependencies
 	$(BIN)/pip-compile --quiet --generate-hashes --extra dev --allow-unsafe --strip-extras --no-emit-index-url \

@@ -34,17 +34,17 @@ class Named(asyncio.Protocol):
 
 @asynccontextmanager
 async def listening(
-    grpc_path: str | None = None,
     tls: ssl.SSLContext | None = None,
     *,
     peers: bool = True,
+    grpc: bool = True,
     silence: float = 60,
 ) -> AsyncIterator[int]:
     """A listener; its port."""
     callers = Callers(
         lambda tls: Named(b"postgres" + b"+tls" * tls),
         (lambda: Named(b"peer")) if peers else None,
-        grpc_path,
+        (lambda tls: Named(b"grpc" + b"+tls" * tls)) if grpc else None,
         tls,
     )
     listener = Listener(callers, silence)
@@ -78,9 +78,10 @@ def test_the_first_byte_decides(loop: str) -> None:
                 "it knows how to refuse"
             )
             assert await ask(port, b"\x16\x03\x01") == b"postgres:\x16\x03\x01", "no TLS here"
-            assert await ask(port, PREFACE) == b"", "no gRPC here"
-        async with listening(peers=False) as port:
+            assert await ask(port, PREFACE) == b"grpc:" + PREFACE
+        async with listening(peers=False, grpc=False) as port:
             assert await ask(port, b"SFPEER1\n") == b""
+            assert await ask(port, PREFACE) == b"", "no gRPC here"
 
     run(loop, body)
 
@@ -93,42 +94,6 @@ def test_bytes_may_come_one_by_one(loop: str) -> None:
                 writer.write(bytes([byte]))
                 assert await reader.readexactly(6) == b"peer:" + bytes([byte])
             writer.close()
-
-    run(loop, body)
-
-
-@asynccontextmanager
-async def counting_server(path: str) -> AsyncIterator[str]:
-    """A server on a Unix socket that sends back what it gets, and ends when its client does."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_unix_server(serve, path)
-    async with server:
-        yield path
-
-
-def test_grpc_is_joined_to_its_server(loop: str, tmp_path: Path) -> None:
-    async def body() -> None:
-        async with counting_server(str(tmp_path / "g")) as path, listening(path) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            size = 3_000_000
-            writer.write(PREFACE + bytes(size))
-            assert await reader.readexactly(len(PREFACE) + size) == PREFACE + bytes(size)
-            writer.close()
-            await writer.wait_closed()
-
-    run(loop, body)
-
-
-def test_grpc_without_its_server_is_closed(loop: str, tmp_path: Path) -> None:
-    async def body() -> None:
-        async with listening(str(tmp_path / "nobody")) as port:
-            assert await ask(port, PREFACE) == b""
 
     run(loop, body)
 
@@ -146,9 +111,9 @@ def test_tls_at_once_is_told_apart_by_alpn(loop: str, tmp_path: Path) -> None:
                 context.set_alpn_protocols(list(names))
             return context
 
-        async with counting_server(str(tmp_path / "g")) as path, listening(path, server) as port:
+        async with listening(server) as port:
             assert await ask(port, b"hello", ssl=client("postgresql")) == b"postgres+tls:hello"
-            assert await ask(port, PREFACE, ssl=client("h2")) == PREFACE
+            assert await ask(port, PREFACE, ssl=client("h2")) == b"grpc+tls:" + PREFACE
             assert await ask(port, b"hello", ssl=client()) == b"", "nobody was asked for"
             assert await ask(port, b"\0\0\0\x08") == b"postgres:\0\0\0\x08"
             assert await ask(port, b"\x16not TLS at all") != b"postgres"

@@ -11,6 +11,7 @@ from prometheus_client import (
     CollectorRegistry,
     PlatformCollector,
     ProcessCollector,
+    generate_latest,
     start_http_server,
 )
 from prometheus_client.core import (
@@ -99,14 +100,24 @@ class NodeCollector(Collector):
         yield done
 
 
-def serve_metrics(
-    host: str, port: int, telemetry: Telemetry, store: StoreMetrics
-) -> tuple[WSGIServer, Thread]:
-    """Serve http://host:port/metrics on a thread. Raises NetworkError when the port is in use."""
+def _registry(telemetry: Telemetry, store: StoreMetrics) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(NodeCollector(telemetry, store))
+    return registry
+
+
+def metrics_text(telemetry: Telemetry, store: StoreMetrics) -> str:
+    """The node's figures as Prometheus reads them."""
+    return generate_latest(_registry(telemetry, store)).decode()
+
+
+def serve_metrics(
+    host: str, port: int, telemetry: Telemetry, store: StoreMetrics
+) -> tuple[WSGIServer, Thread]:
+    """Serve http://host:port/metrics on a thread. Raises NetworkError when the port is in use."""
+    registry = _registry(telemetry, store)
     try:
         return start_http_server(port, addr=host, registry=registry)
     except OSError as error:

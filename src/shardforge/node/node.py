@@ -27,10 +27,12 @@ from shardforge.node.joining import ASK_SECONDS, JOIN, Admission, JoinRequest, j
 from shardforge.node.leading import Leading
 from shardforge.node.operations import DECOMMISSION, LEAVE, LOCKS, STATUS, Operations
 from shardforge.node.peering import Peering
+from shardforge.node.public import cluster_of
 from shardforge.node.reports import AddressBook, pack, unpack
 from shardforge.node.rows import MemberRows
 from shardforge.node.verifying import VERIFY, Verification
 from shardforge.ports import Network
+from shardforge.server.grpc.gateway import Gateway
 from shardforge.server.peer.network import PeerNetwork
 from shardforge.server.peer.tls import peer_contexts
 from shardforge.server.pgwire.server import Server
@@ -129,6 +131,7 @@ class Node:
         )  # fmt: skip
         tcp.open_to_strangers(JOIN)
         self.server.peers = tcp
+        self.server.grpc = Gateway(self.server, self._blocking, cluster_of(self))
         self.address = await self.server.listen()
         self._identity = identity = known or await self._become_known(tcp)
         log.info(
@@ -150,7 +153,7 @@ class Node:
         elif self._founding.nodes:
             nodes = [(NodeId(node), address) for node, address in self._founding.nodes.items()]
             self.peering.learn(AddressBook(0, NodeId(0), nodes))
-        network.on_call(JOIN, self._on_join)
+        network.on_call(JOIN, lambda _sender, body: self.admit(body))
         self.operations = Operations(
             config, identity, self.host, self.peering, network, lambda: self.governing,
             lambda: self.clock.monotonic_ns() / 1e9, lambda: self.instance,
@@ -224,8 +227,8 @@ class Node:
         handlers = logs.open_logs(directory.logs, self.config.monitoring.log_level)
         self._closers.append(lambda: logs.close_logs(handlers))
 
-    async def _on_join(self, _sender: NodeId, body: bytes) -> bytes:
-        """Admit a node, or have the serving node do so."""
+    async def admit(self, body: bytes) -> bytes:
+        """Admit the node of a `JoinRequest`, or have the serving node do so; an `Admission`. Raises DatabaseError."""
         assert self.peering is not None, "called by peers of a running node"
         serving = self.peering.serving_node()
         if serving is None:

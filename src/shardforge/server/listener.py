@@ -4,7 +4,7 @@ The byte is looked at in the socket's own buffer and stays there, so that whoeve
 the beginning:
 
     0x00    a start-up packet's or SSLRequest's length (they are short)     PostgreSQL
-    P       "PRI * HTTP/2.0", HTTP/2's preface                               gRPC: joined to a server on a Unix socket
+    P       "PRI * HTTP/2.0", HTTP/2's preface                               gRPC
     S       "SFPEER1", the nodes' magic                                      another node
     0x16    TLS at once; ALPN says for whom: "postgresql" or "h2"            PostgreSQL or gRPC, decrypted here
     other   nobody we know; PostgreSQL's side says so                        PostgreSQL
@@ -20,8 +20,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
-
-from shardforge.server.peer.pipe import Pipe
 
 BACKLOG = 1024
 EXHAUSTED_SECONDS = 1.0
@@ -40,7 +38,8 @@ class Callers:
     postgres: Callable[[bool], asyncio.Protocol]
     """Given whether TLS is up already."""
     peer: Callable[[], asyncio.Protocol] | None = None
-    grpc_path: str | None = None
+    grpc: Callable[[bool], asyncio.Protocol] | None = None
+    """Given whether TLS is up already."""
     tls: ssl.SSLContext | None = None
 
 
@@ -70,7 +69,6 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
         self._adoptions: set[asyncio.Task[None]] = set()
-        self._pipes: set[Pipe] = set()
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
         """Accept from now on; returns the address. Raises OSError when it cannot be had."""
@@ -88,7 +86,7 @@ class Listener:
         return name[0], name[1]
 
     def close(self) -> None:
-        """Accept no more. What has been handed on goes on, pipes to gRPC included."""
+        """Accept no more. What has been handed on goes on."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)
@@ -98,9 +96,7 @@ class Listener:
             self._drop(sock)
 
     async def abort(self) -> None:
-        """End what is left of gRPC's connections, and what is being handed on."""
-        for pipe in list(self._pipes):
-            pipe.abort()
+        """End what is being handed on."""
         for task in list(self._adoptions):
             task.cancel()
         await asyncio.gather(*self._adoptions, return_exceptions=True)
@@ -169,7 +165,8 @@ class Listener:
         if first == b"S":
             return callers.peer, None
         if first == b"P":
-            return (self._grpc if callers.grpc_path is not None else None), None
+            grpc = callers.grpc
+            return (None if grpc is None else lambda: grpc(False)), None
         if first == b"\x16" and callers.tls is not None:
             return (lambda: _ByAlpn(self)), callers.tls
         return (lambda: callers.postgres(False)), None
@@ -197,31 +194,9 @@ class Listener:
         """Who serves a client that asked for `name` while TLS was set up; None: nobody."""
         if name == "postgresql":
             return self._callers.postgres(True)
-        if name == "h2" and self._callers.grpc_path is not None:
-            return self._grpc()
+        if name == "h2" and self._callers.grpc is not None:
+            return self._callers.grpc(True)
         return None
-
-    def _grpc(self) -> asyncio.Protocol:
-        pipe = Pipe()
-        self._pipes.add(pipe)
-        task = asyncio.get_running_loop().create_task(self._join_grpc(pipe))
-        self._adoptions.add(task)
-        task.add_done_callback(self._adoptions.discard)
-        return pipe.near
-
-    async def _join_grpc(self, pipe: Pipe) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.create_unix_connection(lambda: pipe.far, self._callers.grpc_path)
-        except OSError as error:
-            log.warning(
-                "the gRPC server at %s cannot be reached: %s", self._callers.grpc_path, error
-            )
-            pipe.abort()
-        try:
-            await pipe.wait_closed()
-        finally:
-            self._pipes.discard(pipe)
 
 
 def _listening(family: int, kind: int, protocol: int, address: Any) -> socket.socket:

@@ -30,7 +30,7 @@ _IDLE = backend.READY["I"]
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):
-    """A client at the node it connected to, and its first packet, length included."""
+    """A client at the node it connected to, and its first packet, length included; `GRPC` for a pipe of gRPC calls."""
 
     host: str
     port: int
@@ -38,8 +38,27 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     packet: bytes
 
 
+GRPC = b"PRI"
+"""Instead of a client's first packet: what follows are the gRPC calls of any number of clients."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Origin)
+
+
+def pack_origin(origin: Origin) -> bytes:
+    """A preamble."""
+    return _encoder.encode(origin)
+
+
+def unpack_origin(preamble: bytes) -> Origin:
+    """The client in a preamble. Raises NetworkError 08P01."""
+    try:
+        origin = _decoder.decode(preamble)
+        if origin.packet != GRPC:
+            ipaddress.ip_address(origin.host.split("%")[0])
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise malformed(f"a forwarded client: {error}") from None
+    return origin
 
 
 def read_origin(preamble: bytes, transport: asyncio.BaseTransport) -> tuple[Origin, str]:
@@ -47,11 +66,7 @@ def read_origin(preamble: bytes, transport: asyncio.BaseTransport) -> tuple[Orig
 
     That is the client's own, unless nothing proves that whoever says so is a node: then it is theirs.
     """
-    try:
-        origin = _decoder.decode(preamble)
-        ipaddress.ip_address(origin.host.split("%")[0])
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise malformed(f"a forwarded client: {error}") from None
+    origin = unpack_origin(preamble)
     link_host = str(transport.get_extra_info("peername")[0])
     if authenticated(transport) or ipaddress.ip_address(link_host.split("%")[0]).is_loopback:
         return origin, origin.host
@@ -152,7 +167,7 @@ async def _open(connection: Connection, target: NodeId, body: bytes) -> Forwarde
     assert server.peers is not None, "asked by callers"
     host, port = connection.address
     packet = (len(body) + 4).to_bytes(4, "big") + body
-    preamble = _encoder.encode(Origin(host, port, connection.tls, packet))
+    preamble = pack_origin(Origin(host, port, connection.tls, packet))
     pipe = Forwarded(server.forwarded)
     opening = server.peers.open_splice(target, preamble, lambda: pipe.far)
     try:

@@ -7,7 +7,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from shardforge.config import Config, split_address
 from shardforge.errors import (
@@ -20,8 +20,9 @@ from shardforge.errors import (
 )
 from shardforge.ids import NodeId
 from shardforge.ports import Clock
+from shardforge.server.calls import Call
 from shardforge.server.listener import ALPN, Callers, Listener
-from shardforge.server.peer.forward import Forwarded, read_origin
+from shardforge.server.peer.forward import GRPC, Forwarded, read_origin, unpack_origin
 from shardforge.server.peer.network import PeerNetwork
 from shardforge.server.pgwire.connection import STARTUP_SECONDS_MAX, Connection
 from shardforge.sql.catalog.descriptors import Role
@@ -41,6 +42,22 @@ _STANDBY = {
     "default_transaction_read_only": "on",
     "transaction_read_only": "on",
 }
+
+
+class GrpcDoor(Protocol):
+    """Where gRPC's connections go (`server.grpc.gateway`)."""
+
+    def accept(self, tls: bool) -> asyncio.Protocol:
+        """The protocol for a client's connection, given whether its TLS is up."""
+        ...
+
+    def accept_node(self) -> asyncio.Protocol:
+        """The protocol for a connection from another node."""
+        ...
+
+    async def stop(self, seconds: float) -> None:
+        """End what runs, after a while."""
+        ...
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:
@@ -80,8 +97,10 @@ class Server:
         """Set before `listen` when there are other nodes."""
         self.forward_to: Callable[[], NodeId | None] = lambda: None
         """Which other node serves clients; None: this one does, or nobody is known to."""
-        self.grpc_path: str | None = None
-        """Set before `listen`: the Unix socket of the gRPC server."""
+        self.grpc: GrpcDoor | None = None
+        """Set before `listen` when gRPC is served too."""
+        self.calls: set[Call] = set()
+        """Sessions without a connection."""
         self.forwarded: set[Forwarded] = set()
         self.serving_seconds = SERVING_SECONDS
         self._waiting: list[asyncio.Future[None]] = []
@@ -96,7 +115,9 @@ class Server:
         """Accept clients; returns the address. Raises NetworkError when it is in use."""
         host, port = split_address(self.config.cluster.bind_address)
         callers = Callers(
-            lambda tls: Connection(self, tls=tls), grpc_path=self.grpc_path, tls=self.tls
+            lambda tls: Connection(self, tls=tls),
+            grpc=None if self.grpc is None else self.grpc.accept,
+            tls=self.tls,
         )
         if self.peers is not None:
             callers.peer = self.peers.accept
@@ -115,8 +136,10 @@ class Server:
 
     def _take_forwarded(
         self, node: NodeId, preamble: bytes, transport: asyncio.Transport
-    ) -> Callable[[], Connection]:
-        """A client that another node forwards. Raises DatabaseError when it cannot be served here."""
+    ) -> Callable[[], asyncio.Protocol]:
+        """A client, or calls, that another node forwards. Raises DatabaseError when they cannot be served here."""
+        if self.grpc is not None and unpack_origin(preamble).packet == GRPC:
+            return self.grpc.accept_node
         origin, judged_host = read_origin(preamble, transport)
         if self.instance is None or self.instance.standby:
             raise ConsensusError(f"node {self.config.cluster.node_id} does not serve at present")
@@ -158,10 +181,15 @@ class Server:
         """End every session, telling its client why: this node serves no more."""
         self.instance = None
         connections = [c for c in self.connections if c.conversation is not None]
+        calls = list(self.calls)
         for connection in connections:
             connection.terminate(reason)
+        for call in calls:
+            call.interrupt(reason)
         for connection in connections:
             await connection.wait_closed()
+        for call in calls:
+            await call.wait_ended()
 
     def session_defaults(self, role: Role, user: str) -> dict[str, str]:
         """The values that a session of `user` starts with."""
@@ -185,10 +213,17 @@ class Server:
             self.interrupt(session, QueryError("canceling statement due to user request", "57014"))
 
     def interrupt(self, session: Session, reason: QueryError) -> bool:
-        """Cancel what `session` runs; False when it has no connection."""
+        """Cancel what `session` runs; False when nothing of it can be cancelled."""
         for connection in self.connections:
             if connection.conversation is not None and connection.conversation.session is session:
                 connection.interrupt(reason)
+                return True
+        return self._interrupt_call(session, reason)
+
+    def _interrupt_call(self, session: Session, reason: QueryError) -> bool:
+        for call in self.calls:
+            if call.session is session:
+                call.interrupt(reason)
                 return True
         return False
 
@@ -197,13 +232,12 @@ class Server:
             return self.interrupt(
                 session, QueryError("canceling statement due to user request", "57014")
             )
+        reason = QueryError("terminating connection due to administrator command", "57P01")
         for connection in self.connections:
             if connection.conversation is not None and connection.conversation.session is session:
-                connection.terminate(
-                    QueryError("terminating connection due to administrator command", "57P01")
-                )
+                connection.terminate(reason)
                 return True
-        return False
+        return self._interrupt_call(session, reason)
 
     def statement_done(self, session: Session, kind: str, seconds: float) -> None:
         """Count a statement, and write down a slow one."""
@@ -241,6 +275,7 @@ class Server:
         clients: list[Connection | Forwarded] = [*self.connections, *self.forwarded]
         for client in clients:
             client.shut_down()
+        grpc = None if self.grpc is None else asyncio.ensure_future(self.grpc.stop(seconds))
         waiting = [asyncio.ensure_future(client.wait_closed()) for client in clients]
         if waiting:
             _, pending = await asyncio.wait(waiting, timeout=seconds)
@@ -250,5 +285,7 @@ class Server:
                 forwarded.abort()
             for task in pending:
                 task.cancel()
+        if grpc is not None:
+            await grpc
         if self._listener is not None:
             await self._listener.abort()

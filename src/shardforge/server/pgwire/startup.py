@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from shardforge.errors import DatabaseError, NetworkError, QueryError
 from shardforge.server.peer.forward import forward_cancel, forward_session
 from shardforge.server.pgwire import authentication, backend, frontend
+from shardforge.sql.catalog.descriptors import Role
+from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.session import Session
 from shardforge.sql.session.settings import Settings
 
 if TYPE_CHECKING:
     from shardforge.server.pgwire.connection import Connection
+    from shardforge.server.pgwire.server import Server
 
 _CONNECTION_OPTIONS = {"user", "database", "options", "replication"}
 PASSWORD_MESSAGE = ord("p")
@@ -82,6 +85,17 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
     role = catalog.role_named(user)
     if authentication.needs_password(server.config.security, connection.judged_host):
         await _authenticate(connection, authentication.ScramExchange(user, role), user)
+    session = begin_session(server, instance, role, user, database, host, parameters)
+    connection.start_queries()
+    server.telemetry.connections_total += 1
+    return Greeting(user, database, host, session)
+
+
+def begin_session(
+    server: Server, instance: Instance, role: Role | None, user: str, database: str, host: str,
+    parameters: dict[str, str],
+) -> Session:  # fmt: skip
+    """A session for a user who has proved to be one. Raises DatabaseError when there can be none."""
     if role is None or not role.login:
         why = (
             f'role "{user}" does not exist'
@@ -89,19 +103,16 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
             else f'role "{user}" is not permitted to log in'
         )
         raise NetworkError(why, "28000")
-    if catalog.database_named(database) is None:
+    if instance.catalog.database_named(database) is None:
         raise QueryError(f'database "{database}" does not exist', "3D000")
     if len(instance.sessions) >= server.config.sql.max_connections:
         server.telemetry.connections_refused_total += 1
         raise NetworkError("sorry, too many clients already", "53300")
-    connection.start_queries()
     settings = _settings(server.session_defaults(role, user), parameters)
     secret = secrets.token_bytes(4)
-    session = Session(
+    return Session(
         instance, user=user, database=database, secret=secret, client=host, settings=settings
     )
-    server.telemetry.connections_total += 1
-    return Greeting(user, database, host, session)
 
 
 def _negotiate(connection: Connection, code: int, parameters: dict[str, str]) -> None:

@@ -1,0 +1,318 @@
+"""Statements of calls: each call is a session of its own, which is gone when the call has been answered.
+
+Invariant: results are complete, and within their limit, before the transaction is committed; so a call that fails has
+changed nothing, except when its commit was under way: then the outcome is unknown (40003), never a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from shardforge.errors import (
+    DatabaseError,
+    QueryError,
+    Reaction,
+    TransactionError,
+    too_deep,
+    unsupported,
+)
+from shardforge.server.calls import Call
+from shardforge.server.grpc.access import Client, Credentials
+from shardforge.server.grpc.values import Budget, ResultBuilder, parameters_of
+from shardforge.server.pgwire.formats import Codecs
+from shardforge.server.pgwire.startup import begin_session
+from shardforge.sql.catalog.descriptors import Role
+from shardforge.sql.session.commit_key import COMMITTED_BEFORE, committed_before
+from shardforge.sql.session.instance import Instance
+from shardforge.sql.session.outcome import Outcome
+from shardforge.sql.session.session import Session
+from shardforge.sql.session.settings import COMMIT_KEY
+from shardforge.sql.session.statements import check_parameter_count
+from shardforge.txn.commit import unknown_outcome
+from shardforge.v1 import database_pb2 as pb
+
+if TYPE_CHECKING:
+    from shardforge.server.pgwire.server import Server
+
+T = TypeVar("T")
+
+RESULT_BYTES_MAX = 64 * 1024 * 1024
+RESULT_BYTES = 4 * 1024 * 1024 - 64 * 1024
+"""What a client takes that has not asked for more: gRPC's usual limit, less room for what is around a result."""
+NO_SETTINGS = {"user", "database", "options", "replication"}
+"""What a start-up packet has beside settings."""
+RETRIES_MAX = 100
+RETRIED = ("40001", "40P01")
+
+_MODES = {
+    pb.ISOLATION_LEVEL_UNSPECIFIED: "",
+    pb.ISOLATION_LEVEL_READ_COMMITTED: " ISOLATION LEVEL READ COMMITTED",
+    pb.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
+    pb.ISOLATION_LEVEL_SERIALIZABLE: " ISOLATION LEVEL SERIALIZABLE",
+}
+
+
+class Caller(NamedTuple):
+    """Who has been let in."""
+
+    client: Client
+    credentials: Credentials
+    role: Role
+
+
+class StatementFailed(Exception):  # noqa: N818  # carries an error, and is none that a caller sees
+    """One of a transaction's statements has failed."""
+
+    def __init__(self, error: DatabaseError, number: int) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.number = number
+
+
+class RepetitionFailed(Exception):  # noqa: N818  # an outcome
+    """A statement cannot be run again, as the transaction with the same commit key has been committed before."""
+
+
+async def execute_query(
+    server: Server, instance: Instance, caller: Caller, request: pb.ExecuteQueryRequest
+) -> pb.ExecuteQueryResponse:
+    """Run one statement and commit it. Raises DatabaseError."""
+    budget = _budget(request.max_result_bytes)
+
+    async def work(run: _Run) -> pb.ExecuteQueryResponse:
+        result = await run.statement(request.sql, request.parameters, budget, own=True)
+        await run.commit()
+        return pb.ExecuteQueryResponse(result=result, notices=run.notices())
+
+    return await _in_session(server, instance, caller, request.database, request.settings, work)
+
+
+async def execute_transaction(
+    server: Server, instance: Instance, caller: Caller, request: pb.ExecuteTransactionRequest
+) -> pb.ExecuteTransactionResponse:
+    """Run statements in one transaction, and again after a conflict if that is asked for.
+
+    Raises DatabaseError, StatementFailed.
+    """
+    retries_max = request.max_retries
+    if not 0 <= retries_max <= RETRIES_MAX:
+        raise QueryError(f"max_retries must be between 0 and {RETRIES_MAX}", "22023")
+    if request.isolation_level not in _MODES:
+        raise QueryError(f"there is no isolation level {request.isolation_level}", "22023")
+    retries = 0
+    while True:
+        try:
+            response = await _in_session(
+                server, instance, caller, request.database, request.settings,
+                lambda run: _transaction(run, request),
+            )  # fmt: skip
+        except (StatementFailed, TransactionError) as failure:
+            error = failure.error if isinstance(failure, StatementFailed) else failure
+            if retries == retries_max or error.sqlstate not in RETRIED:
+                raise
+            retries += 1
+        else:
+            response.retries = retries
+            return response
+
+
+async def _transaction(
+    run: _Run, request: pb.ExecuteTransactionRequest
+) -> pb.ExecuteTransactionResponse:
+    budget = _budget(request.max_result_bytes)
+    await run.control("BEGIN" + _MODES[request.isolation_level] + " READ ONLY" * request.read_only)
+    if request.commit_key:
+        quoted = request.commit_key.replace("'", "''")
+        await run.control(f"SET LOCAL {COMMIT_KEY} = '{quoted}'")
+    results = []
+    for number, statement in enumerate(request.statements, 1):
+        try:
+            results.append(await run.statement(statement.sql, statement.parameters, budget))
+        except RepetitionFailed:
+            break
+        except DatabaseError as error:
+            raise StatementFailed(error, number) from error
+    else:
+        await run.commit()
+    before = bool(request.commit_key) and run.repeats
+    return pb.ExecuteTransactionResponse(
+        results=[] if before else results, notices=run.notices(), committed_before=before
+    )
+
+
+def _budget(wanted: int) -> Budget:
+    if not 0 <= wanted <= RESULT_BYTES_MAX:
+        raise QueryError(f"max_result_bytes must be between 0 and {RESULT_BYTES_MAX}", "22023")
+    return Budget(wanted or RESULT_BYTES)
+
+
+async def _in_session(
+    server: Server, instance: Instance, caller: Caller, database: str, settings: Mapping[str, str],
+    work: Callable[[_Run], Awaitable[T]],
+) -> T:  # fmt: skip
+    """What `work` gives in a session made for it. Whatever happens, nothing of the session is left."""
+    user = caller.credentials.user
+    for name in settings.keys() & NO_SETTINGS:
+        raise QueryError(f'unrecognized configuration parameter "{name}"', "42704")
+    session = begin_session(
+        server, instance, caller.role, user, database or user, caller.client.host, dict(settings)
+    )
+    call = Call(server.calls, session)
+    run = _Run(server, session, call)
+    try:
+        return await work(run)
+    except asyncio.CancelledError:
+        if run.undecided:
+            raise unknown_outcome() from None
+        if call.reason is None:
+            raise
+        raise call.reason from None
+    finally:
+        closing = asyncio.ensure_future(session.close())
+        closing.add_done_callback(lambda _: call.end())
+        await asyncio.shield(closing)  # to its end, also when the caller goes meanwhile
+
+
+class _Run:
+    """A call's statements in its session."""
+
+    def __init__(self, server: Server, session: Session, call: Call) -> None:
+        self._server = server
+        self._session = session
+        self._call = call
+        self._codecs = Codecs(session.settings)
+        self.undecided = False
+        """Whether the work was cancelled while its commit could not be held up any more."""
+
+    async def control(self, sql: str) -> None:
+        """Run a statement of ours."""
+        await self._guarded(sql, self._plain(sql))
+
+    async def _plain(self, sql: str) -> None:
+        prepared = self._session.prepare(sql)
+        assert prepared is not None, "a statement"
+        await self._session.run(prepared)
+
+    async def statement(
+        self, sql: str, values: Sequence[pb.Value], budget: Budget, *, own: bool = False
+    ) -> pb.QueryResult:
+        """Run a statement to its last row; it has its `own` transaction, or the call's. Raises DatabaseError."""
+        return await self._guarded(sql, self._whole(sql, values, budget, own=own))
+
+    async def _whole(
+        self, sql: str, values: Sequence[pb.Value], budget: Budget, *, own: bool
+    ) -> pb.QueryResult:
+        session, loop = self._session, asyncio.get_running_loop()
+        begun = loop.time()
+        given = parameters_of(values, session.catalog_functions().regtype_in)
+        prepared = session.prepare(sql, given.types)
+        if prepared is None:
+            return pb.QueryResult()
+        if prepared.kind == "transactionstmt":
+            raise _no_transaction_control(own=own)
+        check_parameter_count(prepared, len(given.values))
+        params = self._codecs.decode(given.values, prepared.parameter_types, given.formats)
+        try:
+            outcome = await session.run(prepared, params)
+        except DatabaseError as error:
+            await self._check_repetition(error)
+            raise
+        if outcome.copy_in is not None or outcome.copy_out is not None:
+            raise unsupported("COPY over gRPC", hint="Use a PostgreSQL driver.")
+        result = await self._collect(outcome, budget)
+        self._server.statement_done(session, prepared.kind, loop.time() - begun)
+        return result
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a transaction with the session's commit key has been committed before."""
+        return any(notice.sqlstate == COMMITTED_BEFORE for _, notice in self._session.notices)
+
+    async def _check_repetition(self, error: DatabaseError) -> None:
+        """Raises RepetitionFailed where the failed statement was carried out before, and 22023 if that was another."""
+        transaction = self._session.open_transaction
+        if error.reaction is Reaction.FIX_STATEMENT and self.repeats and transaction is not None:
+            await committed_before(self._session, transaction)
+            raise RepetitionFailed from error
+
+    async def _collect(self, outcome: Outcome, budget: Budget) -> pb.QueryResult:
+        count, result = 0, pb.QueryResult()
+        if outcome.columns is not None:
+            builder = ResultBuilder(outcome.columns, self._session.settings, budget)
+            result = builder.result
+            if outcome.batches is not None:
+                async for batch in outcome.batches:
+                    builder.add(batch)
+            else:
+                builder.add(outcome.rows or [])
+            count = len(result.rows)
+        tag = outcome.complete(count)
+        result.command_tag = f"SELECT {count}" if tag == "SELECT" else tag
+        last = result.command_tag.rpartition(" ")[2]
+        result.rows_affected = int(last) if last.isdigit() else 0
+        return result
+
+    async def commit(self) -> None:
+        """Commit. Raises DatabaseError; 40003 when it was cancelled too late to know the outcome."""
+        transaction = self._session.open_transaction
+        try:
+            await self._guarded("COMMIT", self._commit(), interruptible=False)
+        except BaseException:
+            self.undecided = transaction is not None and transaction.undecided
+            raise
+
+    async def _commit(self) -> None:
+        await self._session.commit()
+
+    def notices(self) -> list[pb.Notice]:
+        """What the session has to say beside its results."""
+        found = [
+            pb.Notice(
+                severity=severity, sqlstate=notice.sqlstate, message=notice.message, detail=notice.detail,
+                hint=notice.hint,
+            )
+            for severity, notice in self._session.notices
+        ]  # fmt: skip
+        self._session.notices.clear()
+        return found
+
+    async def _guarded(self, sql: str, work: Awaitable[T], *, interruptible: bool = True) -> T:
+        """`work` under the session's statement timeout. What fails is rolled back and written down."""
+        session = self._session
+        session.begin_statement(sql)
+        milliseconds = session.settings.statement_timeout_ms if interruptible else 0
+        timer = None
+        if milliseconds:
+            reason = QueryError("canceling statement due to statement timeout", "57014")
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(milliseconds / 1000, self._call.interrupt, reason)
+        try:
+            return await work
+        except RecursionError:
+            raise await self._failed(too_deep()) from None
+        except MemoryError:
+            raise await self._failed(QueryError("out of memory", "53200")) from None
+        except DatabaseError as error:
+            raise await self._failed(error) from error.__cause__
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _failed(self, error: DatabaseError) -> DatabaseError:
+        session = self._session
+        await session.fail()
+        session.instance.telemetry.statement_failed("grpc", error.sqlstate)
+        self._server.log_error(error, session)
+        return error
+
+
+def _no_transaction_control(*, own: bool) -> QueryError:
+    if own:
+        return unsupported(
+            "a transaction over several calls", hint="Use ExecuteTransaction, which takes all its statements at once."
+        )  # fmt: skip
+    return unsupported(
+        "transaction control inside ExecuteTransaction", hint="It begins and commits by itself."
+    )
