@@ -315,27 +315,13 @@ def coerce_boolean(
     scope: Scope, expression: Expression, construct: str, location: int | None
 ) -> Expression:
     """A condition: boolean, not returning a set."""
-    if expression.type != oids.BOOL:
-        made = coerce_to_target(scope, expression, oids.BOOL, -1, ASSIGNMENT, location)
-        if made is None:
-            raise scope.shared.error(
-                f"argument of {construct} must be type boolean, not type "
-                + type_name(scope, expression.type),
-                "42804",
-                location,
-            )
-        expression = made
-    if returns_set(expression):
-        raise scope.shared.error(
-            f"argument of {construct} must not return a set", "42804", location
-        )
-    return expression
+    return coerce_to_specific(scope, expression, oids.BOOL, construct, location)
 
 
 def coerce_to_specific(
     scope: Scope, expression: Expression, target: int, construct: str, location: int | None
 ) -> Expression:
-    """An operand of a construct that takes one type only, such as LIMIT."""
+    """An operand of a construct that takes one type only, such as LIMIT; not returning a set."""
     if expression.type != target:
         made = coerce_to_target(scope, expression, target, -1, ASSIGNMENT, location)
         if made is None:
