@@ -10,7 +10,6 @@ The server starts with the first connection, and only then is gRPC loaded: 12 MB
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 import socket
@@ -69,6 +68,33 @@ class _Arriving(End):
         self._begin(transport)
 
 
+class _Held(asyncio.Protocol):
+    """A connection that waits for its protocol: uvloop loses a socket that is closed while it is being made."""
+
+    def __init__(self) -> None:
+        self._early: list[bytes] = []
+        self._lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+
+    def let_go(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        """Let `protocol` go on, with what has come."""
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        for data in self._early:
+            protocol.data_received(data)
+        if self._lost:
+            protocol.connection_lost(None)
+
+
+async def _nothing() -> None:
+    """What is done for a connection that is to be closed once it has been made."""
+
+
 class Gateway:
     """One node's door for gRPC."""
 
@@ -91,34 +117,31 @@ class Gateway:
 
     def accept(self, tls: bool) -> asyncio.Protocol:
         """The protocol for a client's connection; its first bytes are HTTP/2's preface."""
-
-        def client(transport: asyncio.BaseTransport) -> Client:
-            host, port = transport.get_extra_info("peername")[:2]
-            return Client(host, port, tls, host)
-
-        return self._arriving(client)
+        return self._arriving(lambda _, host, port: Client(host, port, tls, host))
 
     def accept_node(self) -> asyncio.Protocol:
         """The protocol for a connection on which another node passes on calls."""
-
-        def node(transport: asyncio.BaseTransport) -> Client:
-            host, port = transport.get_extra_info("peername")[:2]
-            return Client(host, port, True, "" if trusted(transport) else host, node=True)
-
-        return self._arriving(node)
+        return self._arriving(
+            lambda link, host, port: Client(
+                host, port, True, "" if trusted(link) else host, node=True
+            )
+        )
 
     def client(self, peer: str) -> Client | None:
         """Who is behind the peer that gRPC names; None: it is gone."""
         return self._clients.get(peer.rpartition("/")[2])
 
-    def _arriving(self, client: Callable[[asyncio.BaseTransport], Client]) -> asyncio.Protocol:
+    def _arriving(
+        self, client: Callable[[asyncio.BaseTransport, str, int], Client]
+    ) -> asyncio.Protocol:
         pipe = Pipe()
 
         def begin(transport: asyncio.BaseTransport) -> None:
-            if self._stopping:
-                pipe.abort()
+            address = transport.get_extra_info("peername")
+            if self._stopping or address is None:  # stopped meanwhile, or gone already
+                self._spawn(_nothing(), pipe)
             else:
-                self._spawn(self._join(pipe, client(transport)), pipe)
+                self._spawn(self._join(pipe, client(transport, *address[:2])), pipe)
 
         pipe.near = _Arriving(pipe, begin)
         pipe.near.other, pipe.far.other = pipe.far, pipe.near
@@ -131,7 +154,9 @@ class Gateway:
             path = await self._started()
             self._clients[name] = client
             own = await self._connected(name, path)
-            await asyncio.get_running_loop().create_unix_connection(lambda: pipe.far, sock=own)
+            loop = asyncio.get_running_loop()
+            transport, held = await loop.create_unix_connection(_Held, sock=own)
+            held.let_go(transport, pipe.far)
             await pipe.wait_closed()
         except (OSError, DatabaseError) as error:
             log.error("gRPC cannot be served: %s", error)
@@ -221,8 +246,7 @@ class Gateway:
         """Take no more calls, let those that run end, and end all connections."""
         self._stopping = True
         if self._starting is not None:
-            with contextlib.suppress(OSError, DatabaseError):
-                await self._starting
+            await asyncio.gather(self._starting, return_exceptions=True)
         if self._service is not None:
             await self._service.stop(seconds)
         for door in self._doors.values():

@@ -31,6 +31,15 @@ class Health:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return health_pb2.HealthCheckResponse(status=self._status(request.service))
 
+    async def List(  # noqa: N802  # gRPC's name
+        self, request: health_pb2.HealthListRequest, context: ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        """The health of every service now."""
+        one = {
+            name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in self._names
+        }
+        return health_pb2.HealthListResponse(statuses=one)
+
     async def Watch(  # noqa: N802  # gRPC's name
         self, request: health_pb2.HealthCheckRequest, context: ServicerContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:

@@ -1,6 +1,6 @@
 """Functions about the session and the server: settings, names, encodings, and what is constant here.
 
-`context.session` is asked for process_id, user, database, query, and cancel_backend(pid) / terminate_backend(pid);
+`context.session` is asked for process_id, user, database, query, and instance.interrupt(pid, ...);
 `context.settings` for show, get and set. Source: PostgreSQL 15, chapters 9.26 and 9.27 of the manual.
 """
 
@@ -112,7 +112,7 @@ def current_schemas(context: EvalContext, implicit: bool) -> Any:
 @implements("pg_cancel_backend", context=True)
 def pg_cancel_backend(context: EvalContext, pid: int) -> bool:
     """Cancel another session's statement."""
-    return bool(context.session.cancel_backend(pid))
+    return bool(context.session.instance.interrupt(pid, terminate=False))
 
 
 @implements("pg_terminate_backend", context=True)
@@ -120,7 +120,7 @@ def pg_terminate_backend(context: EvalContext, pid: int, timeout_ms: int) -> boo
     """End another session; waiting for its end is not offered, so a timeout must be 0."""
     if timeout_ms != 0:
         raise QueryError("a timeout for pg_terminate_backend is not supported", "0A000")
-    return bool(context.session.terminate_backend(pid))
+    return bool(context.session.instance.interrupt(pid, terminate=True))
 
 
 @implements("pg_postmaster_start_time", "pg_conf_load_time", context=True)
