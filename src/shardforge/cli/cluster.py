@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -176,10 +178,24 @@ def _verify(host: str, *, quiet: bool) -> Iterator[dict[str, Any]]:
 
 @app.command()
 def leave(
-    node: Annotated[int, typer.Option(help="The node's id.")], host: HostOption = DEFAULT_HOST
+    node: Annotated[int, typer.Option(help="The node's id.")],
+    host: HostOption = DEFAULT_HOST,
+    user: Annotated[
+        str, typer.Option(envvar="PGUSER", help="A superuser; PGPASSWORD has the password.")
+    ] = "shardforge",
+    tls: Annotated[
+        Path | None, typer.Option(help="The authorities to trust, a file; use TLS.")
+    ] = None,
 ) -> None:
-    """Move a node's replicas away, and then have it leave. Run this on the machine of any node."""
-    _take_out("leave", node, host)
+    """Move a node's replicas away, and then have it leave. Asked of any node, over gRPC."""
+    from shardforge.client import connect  # other commands need no gRPC
+
+    def ask() -> None:
+        password = os.environ.get("PGPASSWORD")
+        with connect(host, user=user, password=password, tls=tls or False) as client:
+            client.leave(node, timeout=ASK_SECONDS)
+
+    _take_out(ask, node, host)
 
 
 @app.command()
@@ -187,13 +203,13 @@ def decommission(
     node: Annotated[int, typer.Option(help="The node's id.")], host: HostOption = DEFAULT_HOST
 ) -> None:
     """Do without a node that will not come back. Run this on the machine of any other node."""
-    _take_out("decommission", node, host)
+    _take_out(lambda: _ask(host, "decommission", msgspec.msgpack.encode(node)), node, host)
 
 
-def _take_out(method: str, node: int, host: str) -> None:
+def _take_out(ask: Callable[[], object], node: int, host: str) -> None:
     """Ask for it, and show how far it is until the node is gone."""
     try:
-        _ask(host, method, msgspec.msgpack.encode(node))
+        ask()
         with Progress() as progress:
             task: TaskID | None = None
             while True:

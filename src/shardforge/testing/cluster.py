@@ -65,6 +65,10 @@ class Cluster:
         """A connection string with one node."""
         return f"host=127.0.0.1 port={self._ports[node]} user=shardforge dbname=shardforge"
 
+    def node_address(self, node: int) -> str:
+        """Where one node is, as "host:port", for `shardforge.client`."""
+        return f"127.0.0.1:{self._ports[node]}"
+
     @property
     def nodes(self) -> list[int]:
         """The ids of the nodes that run."""

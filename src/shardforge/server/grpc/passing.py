@@ -24,7 +24,8 @@ ORIGIN = "shardforge-origin-bin"
 """Metadata between nodes: the client whose call is passed on."""
 NOT_RUN = "shardforge-not-run"
 """Trailing metadata between nodes: nothing of the call was carried out, as this node does not serve."""
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 0.25
+"""After so long it is looked again who serves; the channel goes on connecting."""
 MESSAGE_BYTES_MAX = 80 * 1024 * 1024
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
