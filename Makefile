@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick kill-soak failover-soak chaos-soak sim sim-soak fuzz proto lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick bench-steady kill-soak failover-soak chaos-soak sim sim-soak fuzz proto lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -49,11 +49,16 @@ unit: $(READY)  ## T=path runs a part
 e2e: $(READY)  ## real processes, real drivers
 	$(BIN)/pytest -q -m e2e tests/e2e
 
-bench: $(READY)  ## beside PostgreSQL, in one run; about 15 minutes
+bench: $(READY)  ## one node beside PostgreSQL, three beside synchronous standbys and etcd; about 45 minutes
 	$(BIN)/python -m bench.versus_postgres
+	$(BIN)/python -m bench.cluster
 
 bench-quick: $(READY)
 	$(BIN)/python -m bench.versus_postgres --seconds 5
+	$(BIN)/python -m bench.cluster --quick
+
+bench-steady: $(READY)  ## three nodes at rest, then ten minutes of full load: processor time, memory, elections
+	$(BIN)/python -m bench.steady
 
 kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minutes
 	$(BIN)/python -m tests.e2e.kill_harness --kills 200

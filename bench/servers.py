@@ -1,4 +1,4 @@
-"""The two servers of a comparison, each in a temporary folder on a free loopback port, both with fsync on."""
+"""The servers of a comparison, each in a temporary folder on a free loopback port, all with fsync on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -50,17 +51,19 @@ class Running:
 
     def resident_mb(self) -> float:
         """Proportional memory of the server and its children, in MB."""
-        pids = [self.process.pid]
+        return sum(_memory_kb(pid)["Pss"] for pid in self._pids()) / 1024
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the server and its children have had, those that ended included."""
+        return sum(
+            cpu_ticks(Path(f"/proc/{pid}/stat").read_text(encoding="ascii")) for pid in self._pids()
+        ) / os.sysconf("SC_CLK_TCK")
+
+    def _pids(self) -> list[int]:
         children = subprocess.run(
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
         )
-        pids += [int(pid) for pid in children.stdout.split()]
-        total = 0
-        for pid in pids:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-        return total / 1024
+        return [self.process.pid, *(int(pid) for pid in children.stdout.split())]
 
     def stop(self) -> None:
         """Stop the server and remove its folder."""
@@ -71,6 +74,17 @@ class Running:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def cpu_ticks(stat: str) -> int:
+    """User and system time, with that of children waited for, in a line of /proc/PID/stat."""
+    after_name = stat.rpartition(")")[2].split()
+    return sum(int(field) for field in after_name[11:15])
+
+
+def _memory_kb(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    return {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
 
 
 def _wait_ready(running: Running) -> None:
@@ -87,8 +101,10 @@ def _wait_ready(running: Running) -> None:
             return
 
 
-def start_shardforge(*, settings: dict[str, str] | None = None) -> Running:
-    """One ShardForge node with defaults, but for `settings` (environment variables)."""
+def start_shardforge(
+    *, settings: dict[str, str] | None = None, joins: list[str] | None = None
+) -> Running:
+    """One ShardForge node with defaults, but for `settings` (environment variables); it joins those at `joins`."""
     folder = Path(tempfile.mkdtemp(prefix="shardforge-bench-"))
     port = free_port()
     command = [
@@ -100,6 +116,7 @@ def start_shardforge(*, settings: dict[str, str] | None = None) -> Running:
         str(folder / "data"),
         "--bind",
         f"127.0.0.1:{port}",
+        *(word for address in joins or [] for word in ("--join", address)),
     ]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
@@ -110,7 +127,7 @@ def start_shardforge(*, settings: dict[str, str] | None = None) -> Running:
     return running
 
 
-def _as_postgres() -> dict[str, object]:
+def _as_postgres() -> dict[str, Any]:
     """PostgreSQL refuses to run as root: become its own user where we are root."""
     if os.geteuid() != 0:
         return {}
@@ -118,45 +135,57 @@ def _as_postgres() -> dict[str, object]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def start_postgres() -> Running:
-    """One PostgreSQL with its defaults (fsync on) and a database and role called shardforge."""
+def _postgres_program(name: str) -> Path:
     programs = postgres_folder()
     assert programs is not None, "checked by the caller"
+    return programs / name
+
+
+def _postgres_folder_made() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="postgres-bench-"))
-    options = _as_postgres()
-    if options:
+    if _as_postgres():
         shutil.chown(folder, "postgres", "postgres")
-    data, port = folder / "data", free_port()
+    return folder
+
+
+def _launch_postgres(name: str, folder: Path) -> Running:
+    """The server over `folder`/data."""
+    port = free_port()
+    command = [
+        _postgres_program("postgres"), "-D", folder / "data", "-p", str(port), "-k", folder,
+        "-c", "listen_addresses=127.0.0.1", "-c", f"cluster_name={name}",
+    ]  # fmt: skip
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, **_as_postgres()
+        )
+    return Running(name, port, process, folder)
+
+
+def start_postgres() -> Running:
+    """One PostgreSQL with its defaults (fsync on) and a database and role called shardforge."""
+    folder = _postgres_folder_made()
     initdb = [
-        programs / "initdb",
-        "-D",
-        data,
-        "-U",
-        "shardforge",
-        "-A",
-        "trust",
-        "--locale=C",
-        "--encoding=UTF8",
-    ]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **options)  # type: ignore[call-overload]
-    server = [
-        programs / "postgres",
-        "-D",
-        data,
-        "-p",
-        str(port),
-        "-k",
-        str(folder),
-        "-c",
-        "listen_addresses=127.0.0.1",
-    ]
-    process = subprocess.Popen(
-        server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **options
-    )  # type: ignore[call-overload]
-    running = Running("PostgreSQL", port, process, folder)
-    running_template = Running("PostgreSQL", port, process, folder)
-    with psycopg.connect(_template(running_template), autocommit=True) as connection:
+        _postgres_program("initdb"), "-D", folder / "data", "-U", "shardforge", "-A", "trust",
+        "--locale=C", "--encoding=UTF8",
+    ]  # fmt: skip
+    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **_as_postgres())
+    running = _launch_postgres("PostgreSQL", folder)
+    with psycopg.connect(_template(running), autocommit=True) as connection:
         connection.execute("CREATE DATABASE shardforge")
+    _wait_ready(running)
+    return running
+
+
+def start_standby(primary: Running, name: str) -> Running:
+    """A standby of `primary` that calls itself `name` to it."""
+    folder = _postgres_folder_made()
+    backup = [
+        _postgres_program("pg_basebackup"), "-D", folder / "data", "-R", "-X", "stream", "-c", "fast",
+        "-h", "127.0.0.1", "-p", str(primary.port), "-U", "shardforge",
+    ]  # fmt: skip
+    subprocess.run(backup, check=True, stdout=subprocess.DEVNULL, cwd=folder, **_as_postgres())
+    running = _launch_postgres(name, folder)
     _wait_ready(running)
     return running
 
