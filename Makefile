@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick bench-steady kill-soak failover-soak chaos-soak sim sim-soak fuzz proto lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick bench-steady bench-tpcc kill-soak failover-soak chaos-soak sim sim-soak fuzz proto lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -59,6 +59,9 @@ bench-quick: $(READY)
 
 bench-steady: $(READY)  ## three nodes at rest, then ten minutes of full load: processor time, memory, elections
 	$(BIN)/python -m bench.steady
+
+bench-tpcc: $(READY)  ## TPC-C on one node, three nodes and PostgreSQL, with its consistency conditions; about 10 minutes
+	$(BIN)/python -m bench.tpcc
 
 kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minutes
 	$(BIN)/python -m tests.e2e.kill_harness --kills 200
