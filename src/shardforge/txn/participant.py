@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 from shardforge.errors import ConsensusError
-from shardforge.ids import ShardId, Timestamp, TxnId
+from shardforge.ids import NodeId, ShardId, Timestamp, TxnId
+from shardforge.raft.messages import ConfState
 from shardforge.shard.command import Command, Outcome
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.pending import Mark, Pending
@@ -39,6 +40,21 @@ class LedReplica(Protocol):
     @property
     def id(self) -> ShardId:
         """The shard's id."""
+        ...
+
+    @property
+    def lead(self) -> NodeId | None:
+        """Who leads, as far as this replica knows."""
+        ...
+
+    @property
+    def members(self) -> ConfState:
+        """The membership as of the last applied entry."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much the engine holds."""
         ...
 
     def propose(

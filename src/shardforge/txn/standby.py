@@ -36,6 +36,9 @@ class FrozenReplica:
         self.engine = replica.engine
         self.cache = NewestCache(CACHE_BYTES)
         self.pending = Pending()
+        self.lead: NodeId | None = None
+        self.members = replica.members
+        self.size_bytes = replica.size_bytes
         self.serving_term = 1
         self.failure: Exception | None = None
 

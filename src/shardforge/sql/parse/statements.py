@@ -21,6 +21,9 @@ Node: TypeAlias = dict[str, Any]
 _EXPRESSION_PREFIX = "SELECT "
 _TYPE_PREFIX = "SELECT NULL::"
 _AS_OF = re.compile(r"\bas\s+of\s+system\s+time\b", re.IGNORECASE)
+_SHOW_SHARDS = re.compile(
+    r"\s*show\s+shards\s+from\s+(table\b.*?)[\s;]*", re.IGNORECASE | re.DOTALL
+)
 _AS_OF_HINT = (
     "SET shardforge.as_of_system_time = '-10s' reads the past; PostgreSQL's grammar knows no AS OF."
 )
@@ -73,6 +76,9 @@ def _tree(text: str, encoded: bytes) -> list[_RawStatement]:
 def parse(text: str) -> list[Statement]:
     """The statements of a script, in order; empty ones are left out."""
     encoded = text.encode("utf-8", "surrogatepass")
+    shown = _SHOW_SHARDS.fullmatch(text)
+    if shown is not None:
+        return [_show_shards(text, shown[1])]
     found = _tree(text, encoded)
     if len(found) == 1 and not found[0].stmt_location and not found[0].stmt_len:
         return [Statement(found[0].stmt, text)]
@@ -85,6 +91,13 @@ def parse(text: str) -> list[Statement]:
         node = raw.stmt if start == 0 else _tree(own, part)[0].stmt
         statements.append(Statement(node, own, len(encoded[:start].decode("utf-8"))))
     return statements
+
+
+def _show_shards(text: str, table: str) -> Statement:
+    """SHOW SHARDS FROM TABLE, which PostgreSQL's grammar does not know: what follows FROM is one table's query."""
+    query = _tree(text, table.encode("utf-8", "surrogatepass"))[0].stmt
+    relation = query["SelectStmt"]["fromClause"][0]["RangeVar"]
+    return Statement({"VariableShowStmt": {"name": "shards", "relation": relation}}, text)
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from shardforge.sql.session import (
     prepared_sql,
     read_only,
     set_constraints,
+    shard_view,
 )
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.parameters import parameter
@@ -64,6 +65,8 @@ def result_columns(node: Node, session: Session) -> tuple[OutputColumn, ...] | N
     match node:
         case {"VariableShowStmt": {"name": "all"}}:
             return text_columns("name", "setting", "description")
+        case {"VariableShowStmt": {"name": shard_view.NAME}}:
+            return shard_view.columns()
         case {"VariableShowStmt": {"name": name}}:
             return text_columns(name if "." in name else parameter(name).name)
         case {"ExplainStmt": _}:
@@ -262,6 +265,8 @@ async def _set(session: Session, node: Node, prepared: Prepared, params: Sequenc
 async def _show(session: Session, node: Node, prepared: Prepared, params: Sequence[Any]) -> Outcome:
     name = node["name"]
     columns = result_columns({"VariableShowStmt": node}, session)
+    if name == shard_view.NAME:
+        return Outcome("SHOW", columns, rows=shard_view.rows(session, node.get("relation")))
     if name == "all":
         return Outcome(
             "SHOW", columns, rows=[row for row in session.settings.all() if "." not in row[0]]

@@ -1,0 +1,54 @@
+"""SHOW SHARDS: which shards there are, and which of them hold a table."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from shardforge.errors import QueryError
+from shardforge.sql.session.shard_view import printed
+from tests.inprocess import MEMORY, run, running_node, session_of
+
+FOUR_SHARDS = replace(MEMORY, sharding=replace(MEMORY.sharding, initial_shard_count=4))
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        (b"", "min"),
+        (b"t", "max"),
+        (b"s", "s"),
+        (b"h\x00\x10", "h/16"),
+        (b"h\x00\x10" + (7).to_bytes(4) + (1).to_bytes(4) + b"\x02\xab", "h/16/orders/1/0x02ab"),
+        (b"r" + (8).to_bytes(4) + (1).to_bytes(4), "r/8/1"),
+        (b"g\x01\x02", "g/0102"),
+        (b"g\x01", "g/0100"),
+        (b"r\x00", "r/0x00"),
+    ],
+)
+def test_a_boundary_is_printed_for_people(key: bytes, shown: str) -> None:
+    assert printed(key, {7: "orders"}) == shown
+
+
+async def _shown() -> None:
+    async with running_node(FOUR_SHARDS) as node:
+        session = session_of(node)
+        await run(session, "CREATE TABLE hashed (id int PRIMARY KEY)")
+        await run(session, "CREATE TABLE ranged (id int PRIMARY KEY) WITH (sharding = 'range')")
+        shards = await run(session, "SHOW SHARDS")
+        assert [row[:3] for row in shards] == [
+            (1, "min", "h/16"), (2, "h/16", "h/32"), (3, "h/32", "h/48"), (4, "h/48", "s"), (0, "s", "max"),
+        ]  # fmt: skip
+        assert all(row[3:6] == (1, 1, "1") for row in shards)
+        assert [r[0] for r in await run(session, "show shards from table hashed;")] == [1, 2, 3, 4]
+        assert [r[0] for r in await run(session, 'SHOW SHARDS FROM TABLE public."ranged"')] == [4]
+        with pytest.raises(QueryError, match='relation "nothing" does not exist'):
+            await run(session, "SHOW SHARDS FROM TABLE nothing")
+        with pytest.raises(QueryError, match="syntax error"):
+            await run(session, "SHOW SHARDS FROM ranged")
+
+
+def test_shards_are_shown_in_key_order_and_those_of_a_table() -> None:
+    asyncio.run(_shown())
