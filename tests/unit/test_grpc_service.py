@@ -25,7 +25,7 @@ from shardforge.client import AsyncClient, connect_async
 from shardforge.config import Config
 from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError
 from shardforge.node import Node
-from shardforge.server.grpc.gateway import Gateway
+from shardforge.server.grpc.gateway import FOLDER, SOCKET, Gateway
 from shardforge.v1 import database_pb2 as pb
 from shardforge.v1 import database_pb2_grpc as pb_grpc
 from shardforge.v1.details import DETAILS, error_of
@@ -507,6 +507,46 @@ def test_users_prove_themselves_as_over_postgresql() -> None:
                 await client.metrics()
 
     run("uvloop", whole)
+
+
+def test_what_a_killed_node_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, alive = tmp_path / f"{FOLDER}left", tmp_path / f"{FOLDER}alive"
+    for folder in (left, alive):
+        folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as living:
+        dead.bind(str(left / SOCKET))
+        living.bind(str(alive / SOCKET))
+        living.listen()
+        dead.close()
+
+        def names() -> list[Path]:
+            return sorted(tmp_path.iterdir())
+
+        async def body(node: Node, client: AsyncClient) -> None:
+            await client.execute("SELECT 1")
+            assert names() == sorted([alive, gateway_of(node)._folder or left])
+
+        check(body)
+        assert names() == [alive]
+
+
+def test_a_request_that_is_none_is_refused() -> None:
+    async def body(node: Node, _: AsyncClient) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{node.address[1]}") as channel:
+            for method in ("ExecuteQuery", "ExecuteTransaction", "JoinCluster", "LeaveCluster"):
+                with pytest.raises(grpc.aio.AioRpcError) as raw:
+                    await channel.unary_unary(f"/shardforge.v1.DatabaseService/{method}")(
+                        b"\xff" * 9
+                    )
+                assert raw.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            with pytest.raises(grpc.aio.AioRpcError) as raw:
+                await channel.unary_unary("/shardforge.v1.DatabaseService/Nosuch")(b"")
+            assert raw.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    check(body)
 
 
 def test_tls_by_alpn(tmp_path: Path) -> None:

@@ -20,11 +20,18 @@ from shardforge.errors import (
 )
 from shardforge.server.calls import Call
 from shardforge.server.grpc.access import Client, Credentials
-from shardforge.server.grpc.values import Budget, ResultBuilder, parameters_of
+from shardforge.server.grpc.values import (
+    Budget,
+    ResultWriter,
+    delimited,
+    parameters_of,
+    tail_of,
+)
 from shardforge.server.pgwire.formats import Codecs
 from shardforge.server.pgwire.startup import begin_session
 from shardforge.sql.catalog.descriptors import Role
 from shardforge.sql.session.commit_key import COMMITTED_BEFORE, committed_before
+from shardforge.sql.session.cursors import once
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.session import Session
@@ -43,9 +50,13 @@ RESULT_BYTES = 4 * 1024 * 1024 - 64 * 1024
 """What a client takes that has not asked for more: gRPC's usual limit, less room for what is around a result."""
 NO_SETTINGS = {"user", "database", "options", "replication"}
 """What a start-up packet has beside settings."""
+TURN_ROWS = 1000
+"""So many rows are packed before others have a turn: about 5 ms."""
 RETRIES_MAX = 100
 RETRIED = ("40001", "40P01")
 
+_QUERY_RESULT = pb.ExecuteQueryResponse.RESULT_FIELD_NUMBER
+_RESULTS = pb.ExecuteTransactionResponse.RESULTS_FIELD_NUMBER
 _MODES = {
     pb.ISOLATION_LEVEL_UNSPECIFIED: "",
     pb.ISOLATION_LEVEL_READ_COMMITTED: " ISOLATION LEVEL READ COMMITTED",
@@ -77,24 +88,25 @@ class RepetitionFailed(Exception):  # noqa: N818  # an outcome
 
 async def execute_query(
     server: Server, instance: Instance, caller: Caller, request: pb.ExecuteQueryRequest
-) -> pb.ExecuteQueryResponse:
-    """Run one statement and commit it. Raises DatabaseError."""
+) -> bytes:
+    """Run one statement and commit it; an ExecuteQueryResponse. Raises DatabaseError."""
     budget = _budget(request.max_result_bytes)
 
-    async def work(run: _Run) -> pb.ExecuteQueryResponse:
+    async def work(run: _Run) -> bytes:
         result = await run.statement(request.sql, request.parameters, budget, own=True)
         await run.commit()
-        return pb.ExecuteQueryResponse(result=result, notices=run.notices())
+        rest = pb.ExecuteQueryResponse(notices=run.notices())
+        return delimited(_QUERY_RESULT, result) + bytes(rest.SerializeToString())
 
     return await _in_session(server, instance, caller, request.database, request.settings, work)
 
 
 async def execute_transaction(
     server: Server, instance: Instance, caller: Caller, request: pb.ExecuteTransactionRequest
-) -> pb.ExecuteTransactionResponse:
+) -> bytes:
     """Run statements in one transaction, and again after a conflict if that is asked for.
 
-    Raises DatabaseError, StatementFailed.
+    Returns an ExecuteTransactionResponse. Raises DatabaseError, StatementFailed.
     """
     retries_max = request.max_retries
     if not 0 <= retries_max <= RETRIES_MAX:
@@ -104,7 +116,7 @@ async def execute_transaction(
     retries = 0
     while True:
         try:
-            response = await _in_session(
+            results, rest = await _in_session(
                 server, instance, caller, request.database, request.settings,
                 lambda run: _transaction(run, request),
             )  # fmt: skip
@@ -114,13 +126,14 @@ async def execute_transaction(
                 raise
             retries += 1
         else:
-            response.retries = retries
-            return response
+            rest.retries = retries
+            return b"".join([*results, bytes(rest.SerializeToString())])
 
 
 async def _transaction(
     run: _Run, request: pb.ExecuteTransactionRequest
-) -> pb.ExecuteTransactionResponse:
+) -> tuple[list[bytes], pb.ExecuteTransactionResponse]:
+    """The results as fields of the response, and the rest of it."""
     budget = _budget(request.max_result_bytes)
     await run.control("BEGIN" + _MODES[request.isolation_level] + " READ ONLY" * request.read_only)
     if request.commit_key:
@@ -129,7 +142,8 @@ async def _transaction(
     results = []
     for number, statement in enumerate(request.statements, 1):
         try:
-            results.append(await run.statement(statement.sql, statement.parameters, budget))
+            result = await run.statement(statement.sql, statement.parameters, budget)
+            results.append(delimited(_RESULTS, result))
         except RepetitionFailed:
             break
         except DatabaseError as error:
@@ -137,9 +151,8 @@ async def _transaction(
     else:
         await run.commit()
     before = bool(request.commit_key) and run.repeats
-    return pb.ExecuteTransactionResponse(
-        results=[] if before else results, notices=run.notices(), committed_before=before
-    )
+    rest = pb.ExecuteTransactionResponse(notices=run.notices(), committed_before=before)
+    return [] if before else results, rest
 
 
 def _budget(wanted: int) -> Budget:
@@ -197,19 +210,22 @@ class _Run:
 
     async def statement(
         self, sql: str, values: Sequence[pb.Value], budget: Budget, *, own: bool = False
-    ) -> pb.QueryResult:
-        """Run a statement to its last row; it has its `own` transaction, or the call's. Raises DatabaseError."""
+    ) -> bytes:
+        """Run a statement to its last row; it has its `own` transaction, or the call's. Raises DatabaseError.
+
+        Returns a QueryResult.
+        """
         return await self._guarded(sql, self._whole(sql, values, budget, own=own))
 
     async def _whole(
         self, sql: str, values: Sequence[pb.Value], budget: Budget, *, own: bool
-    ) -> pb.QueryResult:
+    ) -> bytes:
         session, loop = self._session, asyncio.get_running_loop()
         begun = loop.time()
         given = parameters_of(values, session.catalog_functions().regtype_in)
         prepared = session.prepare(sql, given.types)
         if prepared is None:
-            return pb.QueryResult()
+            return b""
         if prepared.kind == "transactionstmt":
             raise _no_transaction_control(own=own)
         check_parameter_count(prepared, len(given.values))
@@ -237,22 +253,16 @@ class _Run:
             await committed_before(self._session, transaction)
             raise RepetitionFailed from error
 
-    async def _collect(self, outcome: Outcome, budget: Budget) -> pb.QueryResult:
-        count, result = 0, pb.QueryResult()
-        if outcome.columns is not None:
-            builder = ResultBuilder(outcome.columns, self._session.settings, budget)
-            result = builder.result
-            if outcome.batches is not None:
-                async for batch in outcome.batches:
-                    builder.add(batch)
-            else:
-                builder.add(outcome.rows or [])
-            count = len(result.rows)
-        tag = outcome.complete(count)
-        result.command_tag = f"SELECT {count}" if tag == "SELECT" else tag
-        last = result.command_tag.rpartition(" ")[2]
-        result.rows_affected = int(last) if last.isdigit() else 0
-        return result
+    async def _collect(self, outcome: Outcome, budget: Budget) -> bytes:
+        if outcome.columns is None:
+            return tail_of(outcome.complete(0))
+        writer = ResultWriter(outcome.columns, self._session.settings, budget)
+        async for batch in outcome.batches or once(outcome.rows or []):
+            for start in range(0, len(batch), TURN_ROWS):
+                writer.add(batch[start : start + TURN_ROWS])
+                await asyncio.sleep(0)  # the others, and the other nodes, have their turns too
+        tag = outcome.complete(writer.count)
+        return writer.finish(f"SELECT {writer.count}" if tag == "SELECT" else tag)
 
     async def commit(self) -> None:
         """Commit. Raises DatabaseError; 40003 when it was cancelled too late to know the outcome."""

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from shardforge.server.grpc.service import Service
     from shardforge.server.pgwire.server import Server
 
-START_SECONDS_MAX = 30.0
+FOLDER = "shardforge-grpc-"
+SOCKET = "s"
 
 log = logging.getLogger("shardforge.grpc")
 
@@ -234,8 +235,8 @@ class Gateway:
 
     async def _start(self) -> str:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="shardforge-"))  # mode 0700
-        path = str(self._folder / "s")
+            self._folder = Path(tempfile.mkdtemp(prefix=FOLDER))  # mode 0700
+        path = str(self._folder / SOCKET)
         service = await self.blocking.run(_load_service)
         made = service(self)
         await made.start(path)
@@ -263,7 +264,15 @@ class Gateway:
 
 
 def _load_service() -> type[Service]:
-    """Load gRPC, which takes a while: on a thread."""
+    """Load gRPC, which takes a while, and remove what killed nodes have left: on a thread."""
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{SOCKET}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                shutil.rmtree(path.parent, ignore_errors=True)
+            except OSError:
+                continue  # another user's
     from shardforge.server.grpc.service import Service
 
     return Service

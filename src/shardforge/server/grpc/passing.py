@@ -17,9 +17,9 @@ from shardforge.errors import NetworkError
 from shardforge.ids import NodeId
 from shardforge.server.grpc.access import AUTHORIZATION, Client
 from shardforge.server.peer.forward import GRPC, Origin, pack_origin, unpack_origin
-from shardforge.v1 import database_pb2_grpc as pb_grpc
 from shardforge.v1.details import DETAILS
 
+SERVICE = "shardforge.v1.DatabaseService"
 ORIGIN = "shardforge-origin-bin"
 """Metadata between nodes: the client whose call is passed on."""
 NOT_RUN = "shardforge-not-run"
@@ -75,8 +75,8 @@ class Passing:
         self._channels: dict[NodeId, Channel] = {}
 
     async def call(
-        self, node: NodeId, method: str, request: Any, context: ServicerContext, client: Client
-    ) -> Any:  # fmt: skip
+        self, node: NodeId, method: str, request: bytes, context: ServicerContext, client: Client
+    ) -> bytes:  # fmt: skip
         """The node's answer to the call in `context`. Raises NotRun, Passed, NetworkError."""
         channel = await self._channel(node)
         try:
@@ -87,11 +87,9 @@ class Passing:
         origin = pack_origin(Origin(client.host, client.port, client.tls, b""))
         metadata: list[tuple[str, str | bytes]] = [(ORIGIN, origin)]
         metadata += [pair for pair in context.invocation_metadata() if pair[0] == AUTHORIZATION]
-        stub = pb_grpc.DatabaseServiceStub(channel)
+        call = channel.unary_unary(f"/{SERVICE}/{method}")  # bytes in, bytes out
         try:
-            return await getattr(stub, method)(
-                request, metadata=metadata, timeout=context.time_remaining()
-            )
+            answer: bytes = await call(request, metadata=metadata, timeout=context.time_remaining())
         except grpc.aio.AioRpcError as error:
             trailing = list(error.trailing_metadata() or ())
             names = {name for name, _ in trailing}
@@ -103,6 +101,7 @@ class Passing:
                     hint="Check whether the statement's effects are there before repeating it.",
                 ) from None  # fmt: skip
             raise Passed(error.code(), error.details() or "", trailing) from None
+        return answer
 
     async def _channel(self, node: NodeId) -> Channel:
         path = await self._door_to(node)

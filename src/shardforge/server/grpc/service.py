@@ -9,9 +9,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from grpc.aio import ServicerContext as Context
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -29,24 +31,25 @@ from shardforge.server.grpc.health import Health
 from shardforge.server.grpc.passing import (
     MESSAGE_BYTES_MAX,
     NOT_RUN,
+    SERVICE,
     NotRun,
     Passed,
     Passing,
     origin_in,
 )
 from shardforge.v1 import database_pb2 as pb
-from shardforge.v1 import database_pb2_grpc as pb_grpc
 from shardforge.v1.details import DETAILS, SQLSTATE, code_of, details_of
 
 if TYPE_CHECKING:
     from shardforge.server.grpc.gateway import Gateway
     from shardforge.sql.session.instance import Instance
 
-T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+Work = Callable[["Instance", Caller, bytes], Awaitable[bytes]]
+"""Answers a request, given as bytes as it came, on the node that serves."""
 
-NAME = "shardforge.v1.DatabaseService"
 REQUEST_BYTES_MAX = 16 * 1024 * 1024
-STREAMS_MAX = 200
+STREAMS_MAX = 100
 HANDSHAKE_MS = 60_000
 IDLE_MS = 15 * 60_000
 PAUSE_SECONDS_MIN = 0.05
@@ -80,17 +83,49 @@ class Service:
         self._cluster = gateway.cluster
         self._passing = Passing(gateway.door_to)
         self._passwords = Passwords(gateway.blocking)
-        self._health = Health({"", NAME}, self._takes_statements)
+        self._health = Health({"", SERVICE}, self._takes_statements)
         self._grpc = grpc.aio.server(options=OPTIONS)
 
     async def start(self, path: str) -> None:
         """Listen on a Unix socket."""
-        pb_grpc.add_DatabaseServiceServicer_to_server(self, self._grpc)
+        served: dict[str, Work] = {
+            "ExecuteQuery": self._execute_query,
+            "ExecuteTransaction": self._execute_transaction,
+            "JoinCluster": self._join_cluster,
+            "LeaveCluster": self._leave_cluster,
+        }
+        handlers = {
+            name: self._handler(partial(self._served, name, work)) for name, work in served.items()
+        }
+        handlers["GetClusterStatus"] = self._handler(self._get_cluster_status)
+        handlers["GetMetrics"] = self._handler(self._get_metrics)
+        self._grpc.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (NAME, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         self._grpc.add_insecure_port(f"unix:{path}")
         await self._grpc.start()
+
+    def _handler(self, work: Callable[[bytes, Context], Awaitable[bytes]]) -> grpc.RpcMethodHandler:
+        """Bytes in, bytes out: nothing of a request is read before it is known whose it is, and who answers it."""
+
+        async def call(request: bytes, context: Context) -> bytes:
+            try:
+                return await work(request, context)
+            except Passed as passed:
+                await context.abort(passed.code, passed.details, tuple(passed.trailing))
+                raise AssertionError("abort raises") from None
+            except StatementFailed as failed:
+                await _refuse(context, failed.error, failed.number)
+            except DatabaseError as error:
+                await _refuse(context, error)
+            except Exception:
+                log.exception("a call ended on an internal error")
+                await _refuse(context, DatabaseError("internal error; see error.log", "XX000"))
+
+        return grpc.unary_unary_rpc_method_handler(call)
 
     async def stop(self, seconds: float) -> None:
         """Take no more calls; cancel what still runs after a while."""
@@ -106,80 +141,43 @@ class Service:
 
     # ---- the calls -------------------------------------------------------------------------------
 
-    async def ExecuteQuery(  # noqa: N802  # gRPC's name, as those below
-        self, request: pb.ExecuteQueryRequest, context: Context
-    ) -> pb.ExecuteQueryResponse:
-        """One statement in its own transaction."""
+    async def _execute_query(self, instance: Instance, caller: Caller, data: bytes) -> bytes:
+        request = _read(pb.ExecuteQueryRequest, data)
+        return await execute_query(self._server, instance, caller, request)
 
-        async def run(instance: Instance, caller: Caller) -> pb.ExecuteQueryResponse:
-            return await execute_query(self._server, instance, caller, request)
+    async def _execute_transaction(self, instance: Instance, caller: Caller, data: bytes) -> bytes:
+        request = _read(pb.ExecuteTransactionRequest, data)
+        return await execute_transaction(self._server, instance, caller, request)
 
-        return await self._answered(context, self._served("ExecuteQuery", request, context, run))
+    async def _get_cluster_status(self, _: bytes, context: Context) -> bytes:
+        """Open to everyone, as it is to other nodes."""
+        self._client(context)
+        return _bytes(pb.GetClusterStatusResponse(json=json.dumps(await self._cluster.status())))
 
-    async def ExecuteTransaction(  # noqa: N802
-        self, request: pb.ExecuteTransactionRequest, context: Context
-    ) -> pb.ExecuteTransactionResponse:
-        """Statements in one transaction."""
+    async def _get_metrics(self, _: bytes, context: Context) -> bytes:
+        """Open to everyone, as over HTTP."""
+        self._client(context)
+        return _bytes(pb.GetMetricsResponse(text=self._cluster.metrics()))
 
-        async def run(instance: Instance, caller: Caller) -> pb.ExecuteTransactionResponse:
-            return await execute_transaction(self._server, instance, caller, request)
-
-        return await self._answered(
-            context, self._served("ExecuteTransaction", request, context, run)
+    async def _join_cluster(self, _: Instance, caller: Caller, data: bytes) -> bytes:
+        _check_superuser(caller, "admit a node")
+        request = _read(pb.JoinClusterRequest, data)
+        if not request.token or not request.address:
+            raise QueryError("a node that joins has a token and an address", "22023")
+        joined = await self._cluster.join(
+            request.token, request.address, request.version, request.node_id
         )
-
-    async def GetClusterStatus(  # noqa: N802
-        self, request: pb.GetClusterStatusRequest, context: Context
-    ) -> pb.GetClusterStatusResponse:
-        """How the cluster is; open to everyone, as it is to other nodes."""
-
-        async def run() -> pb.GetClusterStatusResponse:
-            self._client(context)
-            return pb.GetClusterStatusResponse(json=json.dumps(await self._cluster.status()))
-
-        return await self._answered(context, run())
-
-    async def GetMetrics(  # noqa: N802
-        self, request: pb.GetMetricsRequest, context: Context
-    ) -> pb.GetMetricsResponse:
-        """This node's figures; open to everyone, as over HTTP."""
-
-        async def run() -> pb.GetMetricsResponse:
-            self._client(context)
-            return pb.GetMetricsResponse(text=self._cluster.metrics())
-
-        return await self._answered(context, run())
-
-    async def JoinCluster(  # noqa: N802
-        self, request: pb.JoinClusterRequest, context: Context
-    ) -> pb.JoinClusterResponse:
-        """Admit a node."""
-
-        async def run(_: Instance, caller: Caller) -> pb.JoinClusterResponse:
-            _check_superuser(caller, "admit a node")
-            if not request.token or not request.address:
-                raise QueryError("a node that joins has a token and an address", "22023")
-            joined = await self._cluster.join(
-                request.token, request.address, request.version, request.node_id
-            )
-            nodes = [pb.NodeAddress(node_id=n, address=a) for n, a in joined.nodes]
-            return pb.JoinClusterResponse(
+        nodes = [pb.NodeAddress(node_id=n, address=a) for n, a in joined.nodes]
+        return _bytes(
+            pb.JoinClusterResponse(
                 node_id=joined.node, cluster_id=joined.cluster_id, cluster_name=joined.cluster_name, nodes=nodes
-            )  # fmt: skip
+            )
+        )  # fmt: skip
 
-        return await self._answered(context, self._served("JoinCluster", request, context, run))
-
-    async def LeaveCluster(  # noqa: N802
-        self, request: pb.LeaveClusterRequest, context: Context
-    ) -> pb.LeaveClusterResponse:
-        """Have a node leave."""
-
-        async def run(_: Instance, caller: Caller) -> pb.LeaveClusterResponse:
-            _check_superuser(caller, "have a node leave")
-            await self._cluster.leave(NodeId(request.node_id))
-            return pb.LeaveClusterResponse()
-
-        return await self._answered(context, self._served("LeaveCluster", request, context, run))
+    async def _leave_cluster(self, _: Instance, caller: Caller, data: bytes) -> bytes:
+        _check_superuser(caller, "have a node leave")
+        await self._cluster.leave(NodeId(_read(pb.LeaveClusterRequest, data).node_id))
+        return _bytes(pb.LeaveClusterResponse())
 
     # ---- who calls, and who answers --------------------------------------------------------------
 
@@ -192,11 +190,8 @@ class Service:
         check_tls(self._server.config.security, client)
         return client
 
-    async def _served(
-        self, method: str, request: Any, context: Context,
-        run: Callable[[Instance, Caller], Awaitable[T]],
-    ) -> T:  # fmt: skip
-        """What `run` gives on the node that serves. Raises what it raises, DatabaseError and Passed."""
+    async def _served(self, method: str, work: Work, request: bytes, context: Context) -> bytes:
+        """What `work` gives on the node that serves. Raises what it raises, DatabaseError and Passed."""
         server, client = self._server, self._client(context)
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + server.serving_seconds, PAUSE_SECONDS_MIN
@@ -205,15 +200,13 @@ class Service:
             if client.node and (instance is None or instance.standby):
                 raise _NotServing("this node does not serve at present")
             if instance is not None:
-                return await run(instance, await self._let_in(instance, client, context))
+                return await work(instance, await self._let_in(instance, client, context), request)
             target = server.forward_to()
             if target is not None:
                 try:
-                    answer: T = await self._passing.call(target, method, request, context, client)
+                    return await self._passing.call(target, method, request, context, client)
                 except NotRun:
                     log.debug("node %d did not take a call", target)
-                else:
-                    return answer
             remaining = deadline - loop.time()
             if remaining <= 0:
                 raise ConsensusError(
@@ -227,27 +220,14 @@ class Service:
         """The user of a call, proved. Raises NetworkError."""
         given = credentials_in(tuple(context.invocation_metadata()))
         role = instance.catalog.role_named(given.user)
-        await self._passwords.check(self._server.config.security, client, given, role)
-        if role is None or not role.login:
-            raise NetworkError(f'role "{given.user}" does not exist or may not log in', "28000")
-        return Caller(client, given, role)
-
-    # ---- answers ---------------------------------------------------------------------------------
-
-    async def _answered(self, context: Context, work: Awaitable[T]) -> T:
-        """What `work` gives; an error of it ends the call with a status and details."""
         try:
-            return await work
-        except Passed as passed:
-            await context.abort(passed.code, passed.details, tuple(passed.trailing))
-            raise AssertionError("abort raises") from None
-        except StatementFailed as failed:
-            await _refuse(context, failed.error, failed.number)
-        except DatabaseError as error:
-            await _refuse(context, error)
-        except Exception:
-            log.exception("a call ended on an internal error")
-            await _refuse(context, DatabaseError("internal error; see error.log", "XX000"))
+            await self._passwords.check(self._server.config.security, client, given, role)
+            if role is None or not role.login:
+                raise NetworkError(f'role "{given.user}" does not exist or may not log in', "28000")
+        except NetworkError as error:
+            self._server.log_error(error, given)
+            raise
+        return Caller(client, given, role)
 
 
 async def _refuse(context: Context, error: DatabaseError, statement: int = 0) -> NoReturn:
@@ -265,3 +245,17 @@ async def _refuse(context: Context, error: DatabaseError, statement: int = 0) ->
 def _check_superuser(caller: Caller, what: str) -> None:
     if not caller.role.superuser:
         raise QueryError(f"must be superuser to {what}", "42501")
+
+
+def _read(kind: type[M], data: bytes) -> M:
+    """A request as a message. Raises NetworkError 08P01."""
+    message: M = kind()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        raise NetworkError(f"the request is no {kind.__name__}", "08P01") from None
+    return message
+
+
+def _bytes(message: Message) -> bytes:
+    return bytes(message.SerializeToString())

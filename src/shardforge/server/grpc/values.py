@@ -26,6 +26,7 @@ _FLOATS = (oids.FLOAT4, oids.FLOAT8)
 _TEXTS = (oids.TEXT, oids.VARCHAR, oids.BPCHAR, oids.NAME, oids.UNKNOWN, oids.JSON)
 _INT4 = range(-(1 << 31), 1 << 31)
 NULL = pb.Value(null_value=pb.NULL_VALUE)
+_ROWS = pb.QueryResult.ROWS_FIELD_NUMBER
 
 
 class Parameters(NamedTuple):
@@ -92,24 +93,47 @@ def _maker(oid: int, settings: Settings) -> Maker:
     return lambda value: pb.Value(string_value=output(value))
 
 
-class ResultBuilder:
-    """Makes a result of rows, within what is left of `Budget`."""
+class ResultWriter:
+    """Makes the bytes of a QueryResult, row by row: as a tree of messages a large one would take long to pack."""
 
     def __init__(self, columns: Sequence[OutputColumn], settings: Settings, budget: Budget) -> None:
-        self.result = pb.QueryResult(columns=columns_of(columns))
+        self.count = 0
         self._makers = [_maker(column.type, settings) for column in columns]
         self._budget = budget
-        budget.spend(self.result.ByteSize())
+        self._pieces = [pb.QueryResult(columns=columns_of(columns)).SerializeToString()]
+        budget.spend(len(self._pieces[0]))
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Take in rows. Raises QueryError 54000 when they are too large."""
-        makers, budget, target = self._makers, self._budget, self.result.rows
+        makers, size, pieces = self._makers, 0, self._pieces
         for row in rows:
-            made = target.add()
-            made.values.extend(
-                [NULL if v is None else make(v) for v, make in zip(row, makers, strict=True)]
-            )
-            budget.spend(made.ByteSize() + 6)
+            values = [NULL if v is None else make(v) for v, make in zip(row, makers, strict=True)]
+            piece = delimited(_ROWS, pb.Row(values=values).SerializeToString())
+            size += len(piece)
+            pieces.append(piece)
+        self.count += len(rows)
+        self._budget.spend(size)
+
+    def finish(self, tag: str) -> bytes:
+        """The whole result."""
+        return b"".join([*self._pieces, tail_of(tag)])
+
+
+def tail_of(tag: str) -> bytes:
+    """The end of a QueryResult: all of one without rows."""
+    last = tag.rpartition(" ")[2]
+    affected = int(last) if last.isdigit() else 0
+    return bytes(pb.QueryResult(command_tag=tag, rows_affected=affected).SerializeToString())
+
+
+def delimited(field: int, message: bytes) -> bytes:
+    """A message as a field of another. Source: protobuf's encoding, length-delimited records."""
+    head, size = bytearray([field << 3 | 2]), len(message)
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + message
 
 
 class Budget:
