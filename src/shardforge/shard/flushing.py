@@ -1,0 +1,90 @@
+"""When a replica's engine is made durable, and how much of its log is kept behind that.
+
+Answers wait for the log's syncs only. A flush of the engine lets the next start replay less, and the log be cut.
+Invariant: the log is cut only behind what the engine has durable, and by the pump, because it has one user at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from shardforge.errors import DatabaseError
+from shardforge.shard.log import ShardLog
+from shardforge.shard.machine import StateMachine
+from shardforge.shard.surroundings import Surroundings
+
+FLUSH_BYTES = 64 * 1024 * 1024
+"""The engine is flushed after so many logged bytes, however few the entries."""
+LOG_BYTES_MAX = 4 * FLUSH_BYTES
+
+
+class Flushing:
+    """The flushes of one replica: one at a time, on a thread."""
+
+    def __init__(
+        self, machine: StateMachine, log: ShardLog, surroundings: Surroundings,
+        spare_log: Callable[[], bool], cut: Callable[[], None], failed: Callable[[Exception], None],
+    ) -> None:  # fmt: skip
+        """`spare_log`: whether some log is kept for others; `cut` is called when `take_cut` has something to say."""
+        self._machine = machine
+        self._log = log
+        self._options = surroundings.options
+        self._blocking = surroundings.blocking
+        self._spare_log = spare_log
+        self._cut = cut
+        self._failed = failed
+        self._flushed = machine.applied
+        self._bytes = 0
+        self._cut_to = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def logged(self, size: int) -> None:
+        """So many bytes were written to the log."""
+        self._bytes += size
+
+    def installed(self) -> None:
+        """The engine was replaced by another, durable as it is."""
+        self._flushed = self._machine.applied
+
+    def begin_if_due(self) -> None:
+        """Flush behind the replica's work, if enough was done since the last time."""
+        machine = self._machine
+        due = (
+            machine.applied - self._flushed >= self._options.flush_entries
+            or self._bytes >= FLUSH_BYTES
+        )
+        if due and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self.flush(), name=f"flush-{machine.id}")
+
+    async def flush(self) -> None:
+        """Make the engine durable up to what is applied now, and have the log cut behind that if it is long."""
+        applied = self._machine.applied
+        self._bytes = 0
+        options, log = self._options, self._log
+        try:
+            await self._blocking.run(self._machine.engine.flush)
+            self._flushed = applied
+            kept = applied - log.base_index
+            if kept > options.log_entries_max or log.size > LOG_BYTES_MAX:
+                # Members that lag a little are sent entries, not the whole state.
+                spare = min(options.flush_entries, kept // 2) if self._spare_log() else 0
+                self._cut_to = applied - spare
+                self._cut()
+        except (OSError, DatabaseError) as error:
+            self._failed(error)
+
+    def take_cut(self) -> int:
+        """Up to where the log is to be cut now; 0: not at all."""
+        cut_to, self._cut_to = self._cut_to, 0
+        return cut_to
+
+    async def settled(self) -> None:
+        """Return when no flush is under way."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def kill(self) -> None:
+        """Stop at once."""
+        if self._task is not None:
+            self._task.cancel()
