@@ -31,8 +31,9 @@ def cluster_of(node: Node) -> Cluster:
 
     async def join(token: str, address: str, version: str, wanted: int) -> Joined:
         operations()
+        assert node.admitting is not None, "made before the operations"
         request = JoinRequest(token, address, version, NodeId(wanted))
-        made = unpack(await node.admit(pack(request)), Admission)
+        made = unpack(await node.admitting.admit(pack(request)), Admission)
         return Joined(made.node, made.cluster_id, made.cluster_name, made.book.nodes)
 
     def metrics() -> str:

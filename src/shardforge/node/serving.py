@@ -1,0 +1,153 @@
+"""What this node does while it serves: its tenures, and the government of the cluster that goes with each.
+
+`leading` says when; here a tenure is made, opened to sessions, governed, and ended.
+Invariant: nothing of a tenure outlives it: its sessions end with it, and so does its government.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Mapping
+
+from shardforge import __version__
+from shardforge.adapters import logs
+from shardforge.config import Config
+from shardforge.errors import DatabaseError, TransactionError
+from shardforge.ids import NodeId
+from shardforge.node.governing import ROUND_SECONDS, Governing
+from shardforge.node.leading import Leading
+from shardforge.node.peering import Peering
+from shardforge.node.rows import MemberRows
+from shardforge.ports import Blocking, Clock
+from shardforge.server.pgwire.server import Server
+from shardforge.shard.host import Host
+from shardforge.sql.session.tenure import Tenure
+from shardforge.telemetry import Telemetry
+from shardforge.txn.closed import ClosedTimestamps, closed_now
+from shardforge.txn.store import Store
+
+HAND_OVER_SECONDS = 3.0
+
+log = logging.getLogger("shardforge.node")
+
+
+class Serving:
+    """One node's tenures."""
+
+    def __init__(
+        self, config: Config, host: Host, peering: Peering, server: Server, clock: Clock, blocking: Blocking,
+        telemetry: Telemetry, randomness: random.Random, closed: ClosedTimestamps, founders: Mapping[NodeId, str],
+        address: str, started_us: int,
+    ) -> None:  # fmt: skip
+        """`founders` are the members of a cluster that has no record of any yet; `address` is this node's."""
+        self.governing: Governing | None = None
+        self._config = config
+        self._host = host
+        self._peering = peering
+        self._server = server
+        self._clock = clock
+        self._blocking = blocking
+        self._telemetry = telemetry
+        self._random = randomness
+        self._closed = closed
+        self._founders = founders
+        self._address = address
+        self._started_us = started_us
+        self._government: asyncio.Task[None] | None = None
+        self._giving_way: asyncio.Task[None] | None = None
+        self.leading: Leading[Tenure] = Leading(
+            host, self._begin, self._began, self._ends, self._stand_by
+        )
+
+    async def _begin(self) -> Tenure:
+        return await Tenure.begin(
+            self._host, self._config, self._clock, self._blocking, self._telemetry, self._random,
+            logs.set_level, self._started_us,
+        )  # fmt: skip
+
+    def _stand_by(self) -> Awaitable[Tenure] | None:
+        applied = {replica.id: replica.applied for replica in self._host.replicas}
+        timestamp = self._closed.usable(applied)
+        if not timestamp:
+            return None
+        return Tenure.stand_by(
+            self._host, timestamp, self._closed.closed_us, self._config, self._clock, self._telemetry,
+            self._random, logs.set_level, self._started_us,
+        )  # fmt: skip
+
+    def _began(self, tenure: Tenure) -> None:
+        self._server.serve(tenure.instance)
+        store = tenure.store
+        if isinstance(store, Store):
+            self._government = asyncio.create_task(self._govern(store), name="governing")
+
+    async def _ends(self, _tenure: Tenure) -> None:
+        if self._government is not None:
+            self._government.cancel()
+            await asyncio.gather(self._government, return_exceptions=True)
+            self._government = None
+        await self._server.end_sessions(
+            TransactionError(
+                "terminating connection because another node leads the cluster now", "57P01",
+                hint="Connect again: the connection will be served by the node that leads.",
+            )
+        )  # fmt: skip
+
+    # ---- the cluster's government ----------------------------------------------------------------
+
+    async def _govern(self, store: Store) -> None:
+        host, peering = self._host, self._peering
+        replication = self._config.replication
+        governing = Governing(
+            host, peering.network, peering, MemberRows(store.coordinator), self._clock,
+            replication.factor, replication.down_after_sec,
+            lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
+        )  # fmt: skip
+        try:
+            while self.governing is None:
+                try:
+                    await governing.begin(self._founders, self._address, __version__)
+                    self.governing = governing
+                except DatabaseError as error:
+                    log.warning("the cluster is not looked after yet: %s", error)
+                    await self._clock.sleep(ROUND_SECONDS)
+            await governing.run()
+        finally:
+            self.governing = None
+            await governing.close()
+
+    def _yield_to(self, node: NodeId) -> None:
+        """Let another node lead, because this one is to hold no replicas."""
+        if self._giving_way is None or self._giving_way.done():
+            self._giving_way = asyncio.create_task(self._give_way(node), name="yield")
+
+    async def _give_way(self, node: NodeId) -> None:
+        await self.leading.give_way(node, HAND_OVER_SECONDS)
+        self.leading.resume()
+
+    # ---- stopping --------------------------------------------------------------------------------
+
+    async def hand_over(self) -> None:
+        """Let another node take over before this one stops, if one can."""
+        successor = self._successor()
+        if successor is not None:
+            log.info("node %d takes over", successor)
+            await self.leading.give_way(successor, HAND_OVER_SECONDS)
+
+    def _successor(self) -> NodeId | None:
+        """Who can lead when this node stops: the voter with most of the log; None when nobody else can."""
+        host = self._host
+        if not host.meta_leads or host.alone:
+            return None
+        voters = [
+            (match, node)
+            for node, match in host.meta.followers().items()
+            if node in host.meta.members.voters and node != host.node
+        ]
+        return max(voters)[1] if voters else None
+
+    async def stop(self) -> None:
+        """End the tenure, for good."""
+        await self.leading.stop()
