@@ -50,6 +50,26 @@ def test_any_node_takes_any_statement(cluster: ClusterProcesses) -> None:
     assert "node 1 serves" in run("cluster", "events", "--host", f"127.0.0.1:{port}")
 
 
+def test_a_large_statement_costs_no_election(cluster: ClusterProcesses) -> None:
+    cluster.grow(3)
+    before = {shard["id"]: shard["term"] for shard in cluster.status()["shards"]}
+    with cluster.connect() as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+        for statement in (
+            "INSERT INTO t SELECT i, i FROM generate_series(1, 60000) i",
+            "UPDATE t SET v = v + 1",
+            "DELETE FROM t",
+            "INSERT INTO t SELECT i, i FROM generate_series(1, 60000) i",
+        ):
+            connection.execute(statement)
+        assert connection.execute("SELECT count(*), sum(v) FROM t").fetchone() == (
+            60000,
+            1800030000,
+        )
+    after = {shard["id"]: shard["term"] for shard in cluster.status()["shards"]}
+    assert after == before
+
+
 def test_kills_of_the_serving_node_lose_nothing_acknowledged(tmp_path: Path) -> None:
     pauses = failover_harness.run(tmp_path, kills=3, writers=3, nodes=3)
     assert len(pauses) == 3

@@ -171,6 +171,29 @@ def test_a_committed_mark_stays_visible_below_a_newer_one():
     assert not pending.marks
 
 
+def test_a_mark_set_and_taken_off_part_by_part():
+    pending = Pending()
+    old, new = Mark(1, 5, [A, B]), Mark(2, 20, [A, B])
+    pending.open(old)
+    assert pending.visible_in(A, B, 10) == [old], "scans heed what is not set yet"
+    assert pending.extend(old, [A])
+    assert pending.extend(old, [B])
+    pending.open(new)
+    assert not pending.extend(new, [B]), "the outcome of the first is open"
+    old.timestamp, old.committed, old.values = 10, True, {A: b"x", B: b"y"}
+    assert pending.extend(new, [A])
+    pending.release(old, [A])
+    assert (pending.visible(A, 10), pending.visible(B, 10)) == (None, old)
+    assert pending.extend(new, [B])
+    pending.release(old, [B])
+    assert (pending.visible(B, 10), pending.visible(B, 30)) == (None, new)
+    pending.close(old)
+    assert pending.visible_in(A, B, 10) == []
+    pending.clear()
+    assert not pending.extend(new, [A]), "the leadership that it was set in is over"
+    assert not pending.by_key
+
+
 def test_timestamps_grow_inside_the_window_and_follow_the_clock():
     oracle = TimestampOracle(100)
     assert oracle.try_next(5) is None, "nothing above the durable window"

@@ -17,7 +17,7 @@ PURE: whoever waits gives a callback.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shardforge.ids import Timestamp, TxnId
 
@@ -42,7 +42,7 @@ class Mark:
         "values",
     )
 
-    def __init__(self, txn: TxnId, floor: Timestamp, keys: Collection[bytes]) -> None:
+    def __init__(self, txn: TxnId, floor: Timestamp, keys: Sequence[bytes]) -> None:
         self.txn = txn
         self.floor = floor
         self.keys = keys
@@ -117,15 +117,34 @@ class Pending:
         A committed mark does not stand in the way: its resolution is before anything proposed from now on
         in the shard's log, and it stays below the new one for readers of that time.
         """
-        by_key = self.by_key
+        self.open(mark)
+        if self.extend(mark, mark.keys):
+            return True
+        del self.marks[mark.txn]
+        return False
+
+    def open(self, mark: Mark) -> None:
+        """Begin to set a mark of many keys, which `extend` does part by part: scans heed all of them from now on."""
         assert mark.txn not in self.marks, "one mark a transaction and shard"
-        if by_key and not by_key.keys().isdisjoint(mark.keys):
-            below = {key: by_key[key] for key in mark.keys if key in by_key}
+        self.marks[mark.txn] = mark
+
+    def extend(self, mark: Mark, keys: Collection[bytes]) -> bool:
+        """Set the mark on these keys of its own, or on none of them: false where `add` would be.
+
+        False too when the leadership was lost since `open`. What was set of it is for `remove`.
+        """
+        if self.marks.get(mark.txn) is not mark:
+            return False
+        by_key = self.by_key
+        if by_key and not by_key.keys().isdisjoint(keys):
+            below = {key: by_key[key] for key in keys if key in by_key}
             if not all(other.committed for other in below.values()):
                 return False
-            mark.below = below
-        self.marks[mark.txn] = mark
-        for key in mark.keys:
+            if mark.below:
+                mark.below.update(below)
+            else:
+                mark.below = below
+        for key in keys:
             by_key[key] = mark
         return True
 
@@ -133,25 +152,40 @@ class Pending:
         """Take the mark off: the engine holds its outcome, and that of those below it."""
         if self.marks.get(mark.txn) is not mark:
             return
-        del self.marks[mark.txn]
-        by_key = self.by_key
-        for key in mark.keys:
+        self.release(mark, mark.keys)
+        self.close(mark)
+
+    def close(self, mark: Mark) -> None:
+        """The end of a mark that is off all of its keys."""
+        if self.marks.get(mark.txn) is mark:
+            del self.marks[mark.txn]
+            mark.settle()
+
+    def release(self, mark: Mark, keys: Collection[bytes]) -> None:
+        """Take the mark off these keys, whose outcome the engine holds; when it is off all of them, `close` it.
+
+        Scans may heed it there a while longer: it says the same, as whatever came later is after all of its
+        resolution in the shard's log.
+        """
+        if self.marks.get(mark.txn) is not mark:
+            return
+        by_key, below = self.by_key, mark.below
+        for key in keys:
             above = by_key.get(key)
             if above is mark:
-                if key in mark.below:
-                    by_key[key] = mark.below[key]
+                if key in below:
+                    by_key[key] = below[key]
                 else:
                     del by_key[key]
                 continue
             while above is not None:
                 under = above.below.get(key)
                 if under is mark:
-                    above.below = dict(above.below)
-                    del above.below[key]
-                    if key in mark.below:
-                        above.below[key] = mark.below[key]
+                    if key in below:
+                        above.below[key] = below[key]
+                    else:
+                        del above.below[key]
                 above = under if under is not mark else None
-        mark.settle()
 
     def clear(self) -> None:
         """Forget everything: leadership was lost. Whoever waits asks again."""

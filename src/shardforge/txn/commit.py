@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from shardforge.errors import ConsensusError, TransactionError, serialization_failure
@@ -51,11 +52,17 @@ _log = logging.getLogger("shardforge.txn")
 class _Part:
     """What one shard has to do with the commit."""
 
-    __slots__ = ("mark", "participant", "prepared", "term", "unresolved", "writes")
+    __slots__ = (
+        "mark", "participant", "pieces", "prepared", "term", "unresolved", "values", "writes",
+    )  # fmt: skip
 
     def __init__(self, participant: Participant) -> None:
         self.participant = participant
         self.writes: list[KeyValue] = []
+        self.pieces: list[Sequence[KeyValue]] = []
+        """The writes as commands take them, where they become intents."""
+        self.values: dict[bytes, bytes | None] = {}
+        """The same by key."""
         self.term = participant.term
         self.prepared = False
         self.unresolved = 0
@@ -65,6 +72,11 @@ class _Part:
         """The transaction's mark: another object if the leader changed and found the intents again."""
         assert self.mark is not None, "marks are set before anything is proposed"
         return self.participant.pending.marks.get(self.mark.txn, self.mark)
+
+    def cut(self, writes: Sequence[KeyValue]) -> None:
+        """Take these of the writes to be intents."""
+        self.pieces += chunks(writes)
+        self.values.update(writes)
 
 
 def unknown_outcome() -> TransactionError:
@@ -102,17 +114,24 @@ class CommitProcess:
         self._waiting = 0
         self._large = len(transaction.writes.values) > LARGE
         self._failed: Outcome | None = None
-        self._parts = self._split()
-        self._fits_record = fits_one_command(self._parts[0].writes)
+        self._parts: list[_Part] = []
+        self._fits_record = True
         self._done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Commit, or raise 40001 or 40003."""
         large = self._large
         try:
-            self._set_marks()
             if large:  # each step takes a while: heartbeats must not wait for all of them
-                await asyncio.sleep(0)
+                await self._begin_large()
+            else:
+                self._split(self._transaction.writes.values.items())
+                self._choose_anchor()
+                for part in self._parts:
+                    mark = self._open_mark(part)
+                    self._extend_mark(part, mark.keys)
+                for part in self._prepared_parts:
+                    part.cut(part.writes)
             drawn = self._coordinator.oracle.try_next()
             self._timestamp = drawn or await self._coordinator.oracle.next()
             for part in self._parts:
@@ -123,10 +142,10 @@ class CommitProcess:
         except BaseException:
             self._end(Outcome.REFUSED)
             raise
-        if len(self._parts) == 1 and self._fits_record:
-            self._commit_one_shard()
-        else:
+        if self._prepared_parts:
             self._prepare()
+        else:
+            self._commit_one_shard()
         outcome = await self._done
         if outcome is Outcome.REFUSED:
             raise serialization_failure()
@@ -135,29 +154,53 @@ class CommitProcess:
 
     # ---- marks, validation -----------------------------------------------------------------------
 
-    def _split(self) -> list[_Part]:
+    async def _begin_large(self) -> None:
+        """Set the marks, letting others run: who meets a mark that is not complete waits for it as for any other."""
+        left = iter(self._transaction.writes.values.items())
+        while portion := list(islice(left, LARGE)):
+            self._split(portion)
+            await asyncio.sleep(0)
+        self._choose_anchor()
+        for part in self._parts:
+            keys = self._open_mark(part).keys
+            for start in range(0, len(keys), LARGE):
+                self._extend_mark(part, keys[start : start + LARGE])
+                await asyncio.sleep(0)
+        for part in self._prepared_parts:
+            for start in range(0, len(part.writes), LARGE):
+                part.cut(part.writes[start : start + LARGE])
+                await asyncio.sleep(0)
+
+    def _split(self, writes: Iterable[KeyValue]) -> None:
+        """Each write to the part of its shard."""
         shard_of = self._coordinator.router.shard_of
-        parts: dict[int, _Part] = {}
-        for write in self._transaction.writes.values.items():
+        parts = {part.participant.replica.id: part for part in self._parts}
+        for write in writes:
             participant = shard_of(write[0])
             shard = participant.replica.id
             part = parts.get(shard)
             if part is None:
                 part = parts[shard] = _Part(participant)
+                self._parts.append(part)
             part.writes.append(write)
-        if len(parts) == 1:
-            return list(parts.values())
-        return sorted(parts.values(), key=lambda part: -len(part.writes))
 
-    def _set_marks(self) -> None:
+    def _choose_anchor(self) -> None:
+        if len(self._parts) > 1:
+            self._parts.sort(key=lambda part: -len(part.writes))
+        self._fits_record = fits_one_command(self._parts[0].writes)
+
+    def _open_mark(self, part: _Part) -> Mark:
+        if not part.term:
+            raise ConsensusError(f"shard {part.participant.replica.id} has no leader")
         transaction = self._transaction
-        for part in self._parts:
-            if not part.term:
-                raise ConsensusError(f"shard {part.participant.replica.id} has no leader")
-            mark = Mark(transaction.id, transaction.floor, [key for key, _ in part.writes])
-            if not part.participant.pending.add(mark):
-                raise serialization_failure()
-            part.mark = mark
+        part.mark = Mark(transaction.id, transaction.floor, [key for key, _ in part.writes])
+        part.participant.pending.open(part.mark)
+        return part.mark
+
+    def _extend_mark(self, part: _Part, keys: Sequence[bytes]) -> None:
+        assert part.mark is not None, "it is open"
+        if not part.participant.pending.extend(part.mark, keys):
+            raise serialization_failure()
 
     def _validate(self) -> None:
         transaction = self._transaction
@@ -207,7 +250,7 @@ class CommitProcess:
     def _prepare(self) -> None:
         transaction = self._transaction
         anchor = self._parts[0].writes[0][0]
-        pieces = [(part, writes) for part in self._prepared_parts for writes in chunks(part.writes)]
+        pieces = [(part, piece) for part in self._prepared_parts for piece in part.pieces]
         self._waiting = len(pieces)  # before the first proposal: a stopped replica answers at once
         for part, writes in pieces:
             command = Prepare(
@@ -238,7 +281,7 @@ class CommitProcess:
     def _decide(self) -> None:
         prepared = self._prepared_parts
         for part in prepared:
-            part.current_mark().values = dict(part.writes)
+            part.current_mark().values = part.values
         anchor = self._parts[0]
         command = CommitRecord(
             self._transaction.id,
@@ -283,33 +326,34 @@ class CommitProcess:
         for part in self._prepared_parts:
             part.current_mark().committed = True
         for part, command in self._resolutions(self._prepared_parts, self._timestamp):
-            part.participant.replica.defer(command, self._on_resolved(part))
+            part.participant.replica.defer(command, self._on_resolved(part, command.keys))
 
     def _resolutions(
         self, parts: Sequence[_Part], timestamp: Timestamp
     ) -> list[tuple[_Part, Resolve]]:
         found = []
         for part in parts:
-            pieces = chunks(part.writes)
-            part.unresolved = len(pieces)
-            for piece in pieces:
+            part.unresolved = len(part.pieces)
+            for piece in part.pieces:
                 keys = [key for key, _ in piece]
                 found.append((part, Resolve(self._transaction.id, timestamp, keys)))
         self._waiting = len(found)
         return found
 
-    def _on_resolved(self, part: _Part) -> Callable[[Outcome], None]:
+    def _on_resolved(self, part: _Part, keys: Sequence[bytes]) -> Callable[[Outcome], None]:
         def resolved(outcome: Outcome) -> None:
             if outcome is not Outcome.APPLIED:
                 return  # the replica stopped: its successor finds the intents and the record
+            pending, mark = part.participant.pending, part.current_mark()
+            pending.release(mark, keys)
             part.unresolved -= 1
             if part.unresolved == 0:
-                part.participant.pending.remove(part.current_mark())
+                pending.close(mark)
             self._waiting -= 1
             if self._waiting == 0:
-                anchor = self._parts[0]
-                command = Forget(self._transaction.id, anchor.writes[0][0])
-                anchor.participant.replica.defer(command, _ignore)
+                anchor = self._parts[0].writes[0][0]  # its record is where the key is by now (rule R5)
+                home = self._coordinator.router.shard_of(anchor)
+                home.replica.defer(Forget(self._transaction.id, anchor), _ignore)
 
         return resolved
 

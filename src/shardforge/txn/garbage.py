@@ -32,7 +32,7 @@ KEYS_PER_COMMAND = 1000
 COMMANDS_PER_TURN = 8
 QUEUE_MAX = 20_000
 """Beyond so many entries a shard's retention gives way; snapshots in use never do."""
-WRITES_A_TURN = 20_000
+WRITES_A_TURN = 5_000
 SWEEP_PAIRS = 2000
 SWEEP_PAUSE_SECONDS = 0.1
 SWEEP_DELAY_SECONDS = 60.0
@@ -69,6 +69,13 @@ class GarbageCollector:
         self.collected = 0
         self.kept_from = newest_timestamp()
         """Everything that a reader from here on needs is there; unknown before what was given last at the start."""
+
+    def divided(self, parent: ShardId, child: LedReplica) -> None:
+        """A shard was split: what is known of keys that are the child's goes with them."""
+        span = child.descriptor.span
+        replica, queue = self._queues[parent]
+        self._queues[parent] = (replica, deque(one for one in queue if one.key not in span))
+        self._queues[child.id] = (child, deque(one for one in queue if one.key in span))
 
     def __len__(self) -> int:
         """How many versions are known to become garbage."""
@@ -114,7 +121,7 @@ class GarbageCollector:
         """Propose the removal of what is garbage now; the number of engine keys."""
         total = 0
         horizon = self.horizon()
-        for replica, queue in self._queues.values():
+        for replica, queue in list(self._queues.values()):
             limit = self.horizon(retained=False) if len(queue) > QUEUE_MAX else horizon
             for _ in range(COMMANDS_PER_TURN):
                 keys = self._take(replica, queue, limit)

@@ -10,6 +10,7 @@ lock (`blind` writes are index entries, which their row's lock protects).
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,6 +71,8 @@ class HeldLock(NamedTuple):
 
 ROW_BYTES_MAX = 256 * 1024 * 1024
 """The log holds a command in one record of at most 1 GiB."""
+LOCKS_A_TURN = 4096
+"""Locks taken, or released, before others run."""
 _MANY = 64
 """Keys locked at once from which on their newest versions are read together."""
 _WRITE_STRENGTH = LockStrength.NO_KEY_UPDATE
@@ -156,9 +159,10 @@ class Transaction:
         timestamp = self.snapshot or await self.read_timestamp()
         if self.reads is not None:
             self.reads.keys.add(key)
-        participant = self._coordinator.router.shard_of(key)
+        router = self._coordinator.router
+        participant = router.shard_of(key)
         if key in participant.pending.by_key or not participant.replica.serving_term:
-            return await read_settled(participant, key, timestamp)
+            return await read_settled(router, key, timestamp)
         return participant.read_now(key, timestamp)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -191,15 +195,27 @@ class Transaction:
             await self.read_timestamp()
         if self.reads is not None and strength is LockStrength.KEY_SHARE:
             self.reads.keys.update(keys)  # the weakest lock lets the row change under it
+        result: list[Locked] = []
+        for start in range(0, len(keys), LOCKS_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            await self._lock_portion(keys[start : start + LOCKS_A_TURN], strength, policy, result)
+        return result
+
+    async def _lock_portion(
+        self,
+        keys: Sequence[bytes],
+        strength: LockStrength,
+        policy: WaitPolicy,
+        result: list[Locked],
+    ) -> None:
         if len(keys) >= _MANY:
             self._coordinator.fetch(keys)
-        result = []
         for key in keys:
             locked = self._lock_now(key, strength)
             if locked is None:
                 locked = await self._lock_in_turn(key, strength, policy)
             result.append(locked)
-        return result
 
     def lock_now(self, key: bytes, strength: LockStrength) -> Locked | None:
         """Lock one row as `lock` does; None when nothing was done because it takes `lock`."""
@@ -246,7 +262,8 @@ class Transaction:
     async def _newest_locked(
         self, key: bytes, strength: LockStrength, policy: WaitPolicy
     ) -> Entry | None:
-        participant = self._coordinator.router.shard_of(key)
+        router = self._coordinator.router
+        participant = router.shard_of(key)
         held = self.locks.get(key)
         broken = held is not None and held.term != participant.replica.serving_term
         if held is None or held.strength < strength or broken:
@@ -254,9 +271,10 @@ class Transaction:
                 return None
             # Noted before anything else can fail, so that it is released at the end in any case.
             version = Timestamp(0) if held is None else held.version
+            participant = router.shard_of(key)  # it may have been split while the lock was waited for
             term = participant.replica.serving_term
             self._note_lock(key, HeldLock(strength, version, participant, term), held)
-        mark = await settled(participant, key, INFINITY)
+        participant, mark = await settled(router, key, INFINITY)
         if mark is None:
             newest = participant.newest(key)
         else:

@@ -7,9 +7,9 @@ state of an execution, so one plan may run many times at once: all of it is here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from sys import getsizeof
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind.tree import ColumnId
@@ -19,9 +19,12 @@ from shardforge.sql.functions.context import EvalContext
 from shardforge.txn.coordinator import Coordinator, Isolation, Transaction
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 DEFAULT_WORK_MEMORY = 256 * 1024 * 1024
-ROWS_BEFORE_PAUSE = 20_000
+ROWS_BEFORE_PAUSE = 10_000
+WRITE_WORK = 6
+"""How many rows are read in the time that it takes to change one."""
 BATCH_ROWS = 1024
 """Rows that an operator hands on at once, about."""
 
@@ -165,11 +168,22 @@ class Run:
                 await step(self)
 
     async def breathe(self, rows: int) -> None:
-        """Let other sessions run after much work; a cancellation or time-out takes effect here."""
+        """Let other sessions run after much work; a cancellation or time-out takes effect here.
+
+        `rows`: as many as would have been read for the work that was done. What blocks the node for longer than an
+        election timeout costs its leadership.
+        """
         self.work += rows
         if self.work >= ROWS_BEFORE_PAUSE:
             self.work = 0
             await asyncio.sleep(0)
+
+    async def portions(self, changes: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+        """The changes in portions, letting others run between them."""
+        for start in range(0, len(changes), BATCH_ROWS):
+            portion = changes[start : start + BATCH_ROWS]
+            yield portion
+            await self.breathe(WRITE_WORK * len(portion))
 
     def hold_bytes(self, size: int) -> None:
         """Account for `size` bytes; 53200 past the limit. See `Account`."""

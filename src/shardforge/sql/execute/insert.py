@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardforge.sql.bind import tree
 from shardforge.sql.catalog.descriptors import ROWID_COLUMN
 from shardforge.sql.execute.conflict import Conflict
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, WRITE_WORK, Row, Run
 from shardforge.sql.execute.expressions import Function, compile_expression
 from shardforge.sql.execute.operators import Batches, Operator, ValuesScan, chunks
 from shardforge.sql.execute.returning import Returning, result_layout
@@ -99,6 +99,7 @@ class Insert(Operator):
                 count += done
                 if result:
                     yield result
+                await run.breathe(WRITE_WORK * len(batch))
         run.memo[self] = count
 
     async def _sources(self, run: Run) -> Batches:

@@ -164,3 +164,5 @@ class TableScanOperator(Operator):
                     rows = filter_rows(rows, run)
                 if rows:
                     yield rows
+                if len(chunk) >= BATCH_ROWS:
+                    await run.breathe(len(chunk))

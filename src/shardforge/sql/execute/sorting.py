@@ -135,6 +135,7 @@ class Sort(Operator):
                     fresh.append((tuple([key(row, run) for key in keys]), number, row))
                     number += 1
                 best = heapq.nsmallest(wanted, best + fresh, key=_key_and_number)
+                await run.breathe(2 * len(batch))
         return [row for _, _, row in best]
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from shardforge.sql.catalog.descriptors import Index
 from shardforge.sql.execute.constraints import RowRules, unique_violation
-from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
 from shardforge.sql.execute.foreign_keys import ForeignKeys
 from shardforge.sql.execute.rowwriter import Entry, RowWriter
 from shardforge.sql.plan.nodes import TableChange
@@ -122,14 +122,22 @@ class Target:
             if moves or index.depends_on_all or not attnums.isdisjoint(index.columns)
         ]
         if not moves and not touched:
-            encode, put = writer.encode, run.put
-            for change in changes:
-                assert change.new is not None, "an update has a new row"
-                put(change.key, encode(change.new))
+            if len(changes) <= BATCH_ROWS:
+                self._overwrite(changes, run)
+            else:
+                async for portion in run.portions(changes):
+                    self._overwrite(portion, run)
         else:
             await self._move(changes, touched, run)
         if self.keys.any:
             self.keys.updated(changes, attnums, run)
+
+    def _overwrite(self, changes: Sequence[Changed], run: Run) -> None:
+        """Rows that stay where they are, in the table and in every index."""
+        encode, put = self.writer.encode, run.put
+        for change in changes:
+            assert change.new is not None, "an update has a new row"
+            put(change.key, encode(change.new))
 
     async def _move(self, changes: Sequence[Changed], touched: Sequence, run: Run) -> None:  # type: ignore[type-arg]
         """Rows whose key or index entries may change: everything old goes before anything new comes."""
@@ -197,8 +205,9 @@ class Target:
                 for entry in writer.entries(change.old, run):
                     (unique if entry.unique else plain).append(entry.key)
             await self.taken(unique, run)
-        for change in changes:
-            run.delete(change.key)
+        async for portion in run.portions(changes):
+            for change in portion:
+                run.delete(change.key)
         for key in unique:
             run.delete(key)
         for key in plain:

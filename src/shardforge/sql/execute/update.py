@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardforge.sql.bind.tree import ColumnId
-from shardforge.sql.execute.context import Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.locking import Restart
 from shardforge.sql.execute.operators import Change
@@ -49,14 +49,18 @@ class LockedSource:
         if self._scan is not None:
             return await self._known(self._scan, run)
         found: dict[bytes, Row] = {}
-        for row in await self._source.all_rows(run):
-            found.setdefault(row[self._key], row)
+        async for rows in run.portions(await self._source.all_rows(run)):
+            for row in rows:
+                found.setdefault(row[self._key], row)
         keys = list(found)
         held = await run.transaction.lock(keys, self._strength, WaitPolicy.BLOCK)
         for lock in held:
             if lock.changed:
                 raise Restart
-        return [(lock.key, found[lock.key]) for lock in held if lock.value is not None]
+        there: list[tuple[bytes, Row]] = []
+        async for portion in run.portions(held):
+            there += [(lock.key, found[lock.key]) for lock in portion if lock.value is not None]
+        return there
 
     async def _known(self, scan: TableScanOperator, run: Run) -> list[tuple[bytes, Row]]:
         """Lock first, then read what is there."""
@@ -107,17 +111,12 @@ class Update(Change):
         found = await self._source.rows(run)
         if not found:
             return 0, []
-        completed, old_places = self.target.rules.completed, self._old
-        changes = []
-        for key, source in found:
-            old = [source[place] for place in old_places]
-            values: list[Any] = list(old)
-            for offset, function in self._assignments:
-                if self._may_wait:
-                    values[offset] = await evaluated_once(function, source, run)
-                else:
-                    values[offset] = function(source, run)
-            changes.append(Changed(key, tuple(old), completed(tuple(values), run)))
+        changes: list[Changed] = []
+        if len(found) <= BATCH_ROWS:
+            await self._complete(found, changes, run)
+        else:
+            async for portion in run.portions(found):
+                await self._complete(portion, changes, run)
         await self.target.update(changes, self._assigned, run)
         if self._returning is None:
             return len(changes), []
@@ -127,6 +126,21 @@ class Update(Change):
             if new is not None
         ]
         return len(changes), await self._returning.rows(combined, run)
+
+    async def _complete(
+        self, found: Sequence[tuple[bytes, Row]], changes: list[Changed], run: Run
+    ) -> None:
+        """Add what becomes of the found rows to `changes`."""
+        completed, old_places = self.target.rules.completed, self._old
+        for key, source in found:
+            old = [source[place] for place in old_places]
+            values: list[Any] = list(old)
+            for offset, function in self._assignments:
+                if self._may_wait:
+                    values[offset] = await evaluated_once(function, source, run)
+                else:
+                    values[offset] = function(source, run)
+            changes.append(Changed(key, tuple(old), completed(tuple(values), run)))
 
 
 class Delete(Change):
