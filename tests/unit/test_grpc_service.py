@@ -405,6 +405,59 @@ def test_a_cancelled_call_is_rolled_back() -> None:
     check(body)
 
 
+def test_calls_cancelled_at_any_moment_leave_nothing() -> None:
+    async def body(node: Node, client: AsyncClient) -> None:
+        await client.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
+        await client.execute("INSERT INTO t VALUES (1, 0)")
+        for moment in range(60):
+            tasks = [
+                asyncio.create_task(client.execute("UPDATE t SET n = n + 1")) for _ in range(3)
+            ]
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert (await client.execute("UPDATE t SET n = n + 1")).rows_affected == 1
+
+    check(body)
+
+
+def test_every_call_is_answered_when_a_node_ceases_to_serve() -> None:
+    async def body(node: Node, client: AsyncClient) -> None:
+        assert node.server is not None
+        server, instance = node.server, node.server.instance
+        await client.execute("CREATE TABLE t (id serial PRIMARY KEY, n int)")
+        server.serving_seconds = 0.01
+        committed = 0
+        for moment in range(60):
+            tasks = [
+                asyncio.create_task(client.execute("INSERT INTO t (n) VALUES (0)"))
+                for _ in range(3)
+            ]
+            for _ in range(moment * 2):
+                await asyncio.sleep(0)
+            await server.end_sessions(TransactionError("another node leads", "57P01"))
+            assert not server.calls
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            for one in done:
+                assert not isinstance(one, BaseException) or (
+                    isinstance(one, DatabaseError) and one.sqlstate in ("57P01", "57P03", "40003")
+                ), one
+            committed += sum(not isinstance(one, BaseException) for one in done)
+            doubtful = any(
+                isinstance(one, DatabaseError) and one.sqlstate == "40003" for one in done
+            )
+            assert instance is not None
+            server.serve(instance)
+            count = (await client.execute("SELECT count(*) FROM t")).rows[0][0]
+            assert count == committed or doubtful
+            committed = count
+        assert committed
+
+    check(body)
+
+
 def test_a_session_can_be_cancelled_and_terminated_by_its_number() -> None:
     async def body(node: Node, client: AsyncClient) -> None:
         async with row_locked(node, client):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """The current task, working for `session`, from now until `end`."""
+    """The current task, working for `session` from now until it is settled what comes of it, and gone at `end`."""
 
     def __init__(self, registry: set[Call], session: Session) -> None:
         task = asyncio.current_task()
@@ -21,18 +21,23 @@ class Call:
         self.reason: DatabaseError | None = None
         """Why the work was cancelled; None: because its caller has gone."""
         self._task = task
+        self._settled = False
         self._registry = registry
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         registry.add(self)
 
     def interrupt(self, reason: DatabaseError) -> None:
-        """Cancel the work, which then fails with `reason`."""
-        if self.reason is None and not self._ended.done():
+        """Cancel the work, which then fails with `reason`; nothing happens once it is settled."""
+        if self.reason is None and not self._settled:
             self.reason = reason
             self._task.cancel()
 
+    def settle(self) -> None:
+        """The work has an outcome, which nothing changes any more."""
+        self._settled = True
+
     def end(self) -> None:
-        """The work is over, and nothing of it is left."""
+        """Nothing of the work is left."""
         self._registry.discard(self)
         if not self._ended.done():
             self._ended.set_result(None)

@@ -165,24 +165,42 @@ async def _in_session(
     server: Server, instance: Instance, caller: Caller, database: str, settings: Mapping[str, str],
     work: Callable[[_Run], Awaitable[T]],
 ) -> T:  # fmt: skip
-    """What `work` gives in a session made for it. Whatever happens, nothing of the session is left."""
-    user = caller.credentials.user
+    """What `work` gives in a session made for it. Whatever happens, nothing of the session is left.
+
+    It has a task of its own, as gRPC leaves a call unanswered whose own task is cancelled.
+    """
     for name in settings.keys() & NO_SETTINGS:
         raise QueryError(f'unrecognized configuration parameter "{name}"', "42704")
-    session = begin_session(
-        server, instance, caller.role, user, database or user, caller.client.host, dict(settings)
-    )
+
+    def begin() -> Session:
+        user, host = caller.credentials.user, caller.client.host
+        if server.instance is not instance:
+            raise TransactionError("another node leads the cluster now", "57P01")
+        return begin_session(
+            server, instance, caller.role, user, database or user, host, dict(settings)
+        )
+
+    return await asyncio.create_task(_worked(server, begin, work))
+
+
+async def _worked(
+    server: Server, begin: Callable[[], Session], work: Callable[[_Run], Awaitable[T]]
+) -> T:
+    session = begin()
     call = Call(server.calls, session)
     run = _Run(server, session, call)
     try:
         return await work(run)
     except asyncio.CancelledError:
+        if run.failure is not None:
+            raise run.failure from None
         if run.undecided:
             raise unknown_outcome() from None
         if call.reason is None:
             raise
         raise call.reason from None
     finally:
+        call.settle()
         closing = asyncio.ensure_future(session.close())
         closing.add_done_callback(lambda _: call.end())
         await asyncio.shield(closing)  # to its end, also when the caller goes meanwhile
@@ -196,12 +214,14 @@ class _Run:
         self._session = session
         self._call = call
         self._codecs = Codecs(session.settings)
+        self.failure: DatabaseError | None = None
+        """What a statement failed with, before it was cancelled too."""
         self.undecided = False
         """Whether the work was cancelled while its commit could not be held up any more."""
 
     async def control(self, sql: str) -> None:
         """Run a statement of ours."""
-        await self._guarded(sql, self._plain(sql))
+        await self._guarded(sql, lambda: self._plain(sql))
 
     async def _plain(self, sql: str) -> None:
         prepared = self._session.prepare(sql)
@@ -215,7 +235,7 @@ class _Run:
 
         Returns a QueryResult.
         """
-        return await self._guarded(sql, self._whole(sql, values, budget, own=own))
+        return await self._guarded(sql, lambda: self._whole(sql, values, budget, own=own))
 
     async def _whole(
         self, sql: str, values: Sequence[pb.Value], budget: Budget, *, own: bool
@@ -265,16 +285,25 @@ class _Run:
         return writer.finish(f"SELECT {writer.count}" if tag == "SELECT" else tag)
 
     async def commit(self) -> None:
-        """Commit. Raises DatabaseError; 40003 when it was cancelled too late to know the outcome."""
-        transaction = self._session.open_transaction
-        try:
-            await self._guarded("COMMIT", self._commit(), interruptible=False)
-        except BaseException:
-            self.undecided = transaction is not None and transaction.undecided
-            raise
+        """Commit. Raises DatabaseError; when it is cancelled, only if it has not been decided by then.
 
-    async def _commit(self) -> None:
-        await self._session.commit()
+        It has a task of its own, for what it comes to is still told when it is cancelled just as it is decided.
+        """
+        transaction = self._session.open_transaction
+        committing = asyncio.create_task(
+            self._guarded("COMMIT", self._session.commit, interruptible=False)
+        )
+        try:
+            await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            if transaction is not None:
+                self.undecided = transaction.undecided  # it is decided behind us, perhaps soon
+            if transaction is None or transaction.is_open or transaction.undecided:
+                committing.cancel()
+            await _ended(committing)
+            if committing.cancelled():
+                raise
+            committing.result()
 
     def notices(self) -> list[pb.Notice]:
         """What the session has to say beside its results."""
@@ -288,7 +317,9 @@ class _Run:
         self._session.notices.clear()
         return found
 
-    async def _guarded(self, sql: str, work: Awaitable[T], *, interruptible: bool = True) -> T:
+    async def _guarded(
+        self, sql: str, work: Callable[[], Awaitable[T]], *, interruptible: bool = True
+    ) -> T:
         """`work` under the session's statement timeout. What fails is rolled back and written down."""
         session = self._session
         session.begin_statement(sql)
@@ -299,7 +330,7 @@ class _Run:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(milliseconds / 1000, self._call.interrupt, reason)
         try:
-            return await work
+            return await work()
         except RecursionError:
             raise await self._failed(too_deep()) from None
         except MemoryError:
@@ -312,10 +343,20 @@ class _Run:
 
     async def _failed(self, error: DatabaseError) -> DatabaseError:
         session = self._session
+        self.failure = error
         await session.fail()
         session.instance.telemetry.statement_failed("grpc", error.sqlstate)
         self._server.log_error(error, session)
         return error
+
+
+async def _ended(task: asyncio.Task[object]) -> None:
+    """Return when a task that is about to end has ended, whatever is cancelled meanwhile."""
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            continue
 
 
 def _no_transaction_control(*, own: bool) -> QueryError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import socket
 import tempfile
@@ -265,6 +266,9 @@ class Gateway:
 
 def _load_service() -> type[Service]:
     """Load gRPC, which takes a while, and remove what killed nodes have left: on a thread."""
+    os.environ.setdefault(
+        "GRPC_VERBOSITY", "ERROR"
+    )  # or it writes to stderr whenever another node stops
     for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{SOCKET}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
