@@ -173,6 +173,23 @@ def on_vote_response(raft: Raft, message: Message) -> None:
         raft.become_follower(raft.term, NO_NODE)
 
 
+def inherit(raft: Raft, since_us: int) -> None:
+    """Lead the very first term of a group, without an election.
+
+    The caller knows that every first member began in this term with its vote given to this node, that none of them
+    began before `since_us`, and that this node has not led the term before: so nobody else wins it, and the
+    promise with which every member begins is a lease.
+    """
+    assert raft.vote == raft.id, "the term is another's"
+    assert raft.log.last_index == raft.log.applied, "something was appended in the term"
+    raft.role = Role.CANDIDATE
+    become_leader(raft)
+    for progress in raft.tracker.progress.values():
+        progress.lease_from = since_us
+        progress.recently_active = True
+    replication.broadcast_append(raft)
+
+
 def become_leader(raft: Raft) -> None:
     """Lead, and append the empty entry through which the log before it is committed."""
     assert raft.role is Role.CANDIDATE

@@ -180,6 +180,10 @@ class RawNode:
         """Stand for election now. False: this node leads, may not lead, or has promised not to."""
         return election.stand(self.raft)
 
+    def inherit(self, since_us: int) -> None:
+        """Lead the first term of a group that came out of another one; see `election.inherit`."""
+        election.inherit(self.raft, since_us)
+
     def transfer_leader(self, to: int) -> None:
         """Hand leadership over; given up after an election timeout."""
         core.step(self.raft, Message(MessageKind.TRANSFER_LEADER, NO_NODE, to))

@@ -17,6 +17,7 @@ from shardforge.shard.descriptor import (
     Span,
     initial_shards,
 )
+from shardforge.shard.files import metadata_of
 from shardforge.storage.layout import DataDirectory, ShardMetadata
 
 
@@ -37,7 +38,7 @@ def open_shards(
 ) -> list[ShardDescriptor]:
     """The shards of a node that founded its cluster, made now if there are none. Blocks.
 
-    Raises: StorageError XX001 if some are missing.
+    Raises: StorageError XX001 if some are missing, which no other node can bring.
     """
     found = directory.shard_ids()
     if META_SHARD not in found:
@@ -49,7 +50,8 @@ def open_shards(
             )
         _create(directory, found, initial_shards(initial_count, voters))
     shards = joined_shards(directory)
-    _check_complete(directory, shards)
+    if len(directory.identity.members) <= 1:
+        _check_complete(directory, shards)
     return shards
 
 
@@ -68,13 +70,6 @@ def _create(
         directory.create_shard(metadata_of(descriptor))
 
 
-def metadata_of(shard: ShardDescriptor) -> ShardMetadata:
-    """The descriptor as metadata.toml keeps it."""
-    return ShardMetadata(
-        shard.id, shard.span.start, shard.span.end, shard.epoch, tuple(shard.voters)
-    )
-
-
 def _describe(metadata: ShardMetadata) -> ShardDescriptor:
     return ShardDescriptor(
         ShardId(metadata.id),
@@ -87,9 +82,9 @@ def _describe(metadata: ShardMetadata) -> ShardDescriptor:
 def _check_complete(directory: DataDirectory, shards: Sequence[ShardDescriptor]) -> None:
     at = KEY_SPACE_START
     for shard in sorted(shards, key=lambda shard: shard.span):
-        if shard.span.start != at:
+        if shard.span.start > at:
             break
-        at = shard.span.end
+        at = max(at, shard.span.end)  # a parent may not have noted yet that it was split
     if at != KEY_SPACE_END:
         raise StorageError(
             f'"{directory.shards}" is incomplete: no shard holds the keys from "{at.hex()}" on',

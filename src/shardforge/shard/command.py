@@ -12,9 +12,11 @@ after a crash, comes to the same batch and the same outcomes.
     Forget         a record that nobody can need any more
     Collect        versions that no reader can need any more
     Window         the bound of the timestamp oracle (meta shard)
+    Split          the shard's upper part becomes a shard of its own (`split`); alone in its entry
 
 A command that names the term of its marks is refused in an entry of any other term (rule R1): the leader
-that checked it is not the one that ordered it.
+that checked it is not the one that ordered it. In a shard that was split, one with a key outside the span is
+refused as well: it was meant for what is another shard by then.
 PURE.
 """
 
@@ -22,11 +24,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from shardforge.ids import ShardId, Timestamp, TxnId
+from shardforge.ids import NodeId, ShardId, Timestamp, TxnId
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Reader, Write
 
@@ -90,8 +92,29 @@ class Clear(msgspec.Struct, frozen=True, array_like=True, tag=9):
     spans: Sequence[tuple[bytes, bytes]]
 
 
+class Split(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Cut the span at a key: what is from there on goes to a new shard."""
+
+    child: ShardId
+    at: bytes
+    epoch: int
+    """What the shard's epoch becomes, and the child's first: one more than it was."""
+    leader: NodeId
+    """Who proposed it, and leads the child from its beginning if it still leads the shard then."""
+    term: int
+
+
 Command: TypeAlias = (
-    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window | Clear
+    Commit
+    | Prepare
+    | CommitRecord
+    | AbortRecord
+    | Resolve
+    | Forget
+    | Collect
+    | Window
+    | Clear
+    | Split
 )
 
 
@@ -190,6 +213,15 @@ def weight(command: Command) -> int:
     return _WRITE_OVERHEAD
 
 
+_SPLIT_HEAD: Final = bytes((0x91, 0x96, 10))
+"""An entry with one command, of six fields, the first of which is Split's tag."""
+
+
+def is_split(data: bytes) -> bool:
+    """Whether an entry's data is a Split: told without decoding it."""
+    return data.startswith(_SPLIT_HEAD)
+
+
 def encode(commands: Sequence[Command]) -> bytes:
     """The commands of one entry as its data."""
     return _encoder.encode(commands)
@@ -246,8 +278,10 @@ class Application:
         "_reader",
         "_records",
         "_term",
+        "_within",
         "batch",
         "cleared",
+        "divided",
         "versions",
     )
 
@@ -256,8 +290,15 @@ class Application:
         reader: Reader,
         term: int,
         prepared: Callable[[TxnId], Mapping[bytes, bytes | None] | None] = lambda _: None,
+        within: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """`prepared` may know a transaction's intents without reading them: they must be the same."""
+        """`prepared` may know a transaction's intents without reading them: they must be the same.
+
+        `within`: the span that keys must be in; None where there was never another.
+        """
+        self._within = within
+        self.divided: list[Write] | None = None
+        """What a Split of this entry adds to the batch; None: it is refused."""
         self._reader = reader
         self._prepared = prepared
         self._term = term
@@ -277,14 +318,20 @@ class Application:
         self.batch.append(mvcc.put_applied(_encoder.encode(Applied(index, self._term))))
         return self.batch
 
+    def _holds(self, writes: Sequence[KeyValue]) -> bool:
+        if self._within is None:
+            return True
+        start, end = self._within
+        return all(start <= key < end for key, _ in writes)
+
     def _commit(self, command: Commit) -> Outcome:
-        if command.term != self._term:
+        if command.term != self._term or not self._holds(command.writes):
             return Outcome.REFUSED
         self._put_versions(command.writes, command.timestamp)
         return Outcome.APPLIED
 
     def _prepare(self, command: Prepare) -> Outcome:
-        if command.term != self._term:
+        if command.term != self._term or not self._holds(command.writes):
             return Outcome.REFUSED
         txn, timestamp, floor = command.txn, command.timestamp, command.floor
         for key, value in command.writes:
@@ -294,7 +341,9 @@ class Application:
         return Outcome.APPLIED
 
     def _commit_record(self, command: CommitRecord) -> Outcome:
-        if command.term != self._term:
+        if command.term != self._term or not self._holds(command.writes):
+            return Outcome.REFUSED
+        if not self._holds(((command.anchor, None),)):
             return Outcome.REFUSED
         if self._record(command.anchor, command.txn) is not None:
             return Outcome.REFUSED
@@ -305,6 +354,8 @@ class Application:
         return Outcome.APPLIED
 
     def _abort_record(self, command: AbortRecord) -> Outcome:
+        if not self._holds(((command.anchor, None),)):
+            return Outcome.REFUSED
         if self._record(command.anchor, command.txn) is not None:
             return Outcome.REFUSED
         self._put_record(command.anchor, command.txn, Record(Timestamp(0)))
@@ -351,6 +402,12 @@ class Application:
         self.cleared += [mvcc.versions_of(start, end) for start, end in command.spans]
         return Outcome.APPLIED
 
+    def _split(self, command: Split) -> Outcome:
+        if self.divided is None or command.term != self._term:
+            return Outcome.REFUSED
+        self.batch += self.divided
+        return Outcome.APPLIED
+
     def _put_versions(self, writes: Sequence[KeyValue], timestamp: Timestamp) -> None:
         put_version = mvcc.put_version
         self.batch += [put_version(key, timestamp, value) for key, value in writes]
@@ -378,4 +435,5 @@ _APPLY: dict[type[Any], Callable[[Application, Any], Outcome]] = {
     Collect: Application._collect,
     Window: Application._window,
     Clear: Application._clear,
+    Split: Application._split,
 }

@@ -31,6 +31,11 @@ class Span(msgspec.Struct, frozen=True, array_like=True, order=True):
     def __contains__(self, key: bytes) -> bool:
         return self.start <= key < self.end
 
+    def divide(self, at: bytes) -> tuple[Span, Span]:
+        """The keys below `at`, and the others."""
+        assert self.start < at < self.end, "both parts must be able to hold keys"
+        return Span(self.start, at), Span(at, self.end)
+
     def overlaps(self, start: bytes, end: bytes) -> bool:
         """Whether a key of [start, end) is in the span."""
         return start < self.end and self.start < end
@@ -61,6 +66,16 @@ def initial_shards(count: int, voters: Sequence[NodeId]) -> list[ShardDescriptor
         ShardDescriptor(ShardId(number), Span(start, end), voters=members)
         for number, (start, end) in enumerate(zip(starts, ends, strict=True), start=1)
     ]
+
+
+def tiles(shards: Iterable[ShardDescriptor]) -> bool:
+    """Whether the shards cover the key space, each key once."""
+    at = KEY_SPACE_START
+    for span in sorted(shard.span for shard in shards):
+        if span.start != at:
+            return False
+        at = span.end
+    return at == KEY_SPACE_END
 
 
 def check_tiling(shards: Iterable[ShardDescriptor]) -> None:

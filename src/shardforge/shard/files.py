@@ -1,4 +1,4 @@
-"""Where a replica's engine and log come from, and how a snapshot takes the engine's place.
+"""Where a replica's engine and log come from, how a snapshot takes the engine's place, and how a split makes another.
 
 On disk a snapshot is staged in a folder of its own and becomes the shard's in three steps, of which the first decides:
 
@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+from msgspec.structs import replace
 
 from shardforge.errors import StorageError
+from shardforge.ids import NodeId, ShardId
 from shardforge.shard.command import applied_of
+from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.log import MemoryLog, ShardLog
+from shardforge.shard.split import Division, begin
 from shardforge.storage.engine import Compression, Engine
 from shardforge.storage.files import OsFiles
 from shardforge.storage.layout import DataDirectory, ShardMetadata
@@ -39,17 +44,24 @@ class ShardFiles(Protocol):
         """Put the staged engine in the old one's place, durably, and the log behind it. Both engines are closed."""
         ...
 
-    def record(self, voters: tuple[int, ...], epoch: int) -> None:
-        """Note the replicas where people look for them."""
+    def record(self, shard: ShardDescriptor, replicas: tuple[NodeId, ...]) -> None:
+        """Note span, epoch and replicas where people look for them, and a start does."""
+        ...
+
+    def fork(self, division: Division, engine: Engine) -> ShardFiles | None:
+        """Make the child of a division out of the parent's engine, durably; None: it is there already."""
         ...
 
 
 class MemoryFiles:
     """A replica that lives and dies with the process."""
 
-    def __init__(self, engine: MemoryEngine | None = None, log: MemoryLog | None = None) -> None:
+    def __init__(
+        self, engine: MemoryEngine | None = None, log: MemoryLog | None = None, shelf: Shelf | None = None
+    ) -> None:  # fmt: skip
         self.engine = engine or MemoryEngine()
         self.log = log or MemoryLog()
+        self._shelf = {} if shelf is None else shelf
 
     def open(self) -> tuple[Engine, ShardLog]:
         """The engine and the log."""
@@ -68,8 +80,26 @@ class MemoryFiles:
         old.close()
         return staged
 
-    def record(self, voters: tuple[int, ...], epoch: int) -> None:
+    def record(self, shard: ShardDescriptor, replicas: tuple[NodeId, ...]) -> None:
         """Nobody looks."""
+
+    def fork(self, division: Division, engine: Engine) -> ShardFiles | None:
+        """Make the child of a division, unless the shelf has it."""
+        child = division.child
+        if child.id in self._shelf:
+            return None
+        assert isinstance(engine, MemoryEngine)
+        with engine.lock:
+            files = MemoryFiles(MemoryEngine(dict(engine.pairs)), shelf=self._shelf)
+        begin(division, files.engine, files.log)
+        files.engine.flush()
+        files.log.sync()
+        self._shelf[child.id] = (child, files)
+        return files
+
+
+Shelf: TypeAlias = dict[ShardId, tuple[ShardDescriptor, MemoryFiles]]
+"""The shards that came out of splits on one node with replicas in memory, as they were made."""
 
 
 class DiskFiles:
@@ -109,12 +139,28 @@ class DiskFiles:
         self._replace(log)
         return self._engine(self._folder.data)
 
-    def record(self, voters: tuple[int, ...], epoch: int) -> None:
-        """Write the replicas into metadata.toml."""
-        known = self._directory.read_metadata(self._shard)
-        self._directory.write_metadata(
-            ShardMetadata(known.id, known.start, known.end, epoch, voters)
-        )
+    def record(self, shard: ShardDescriptor, replicas: tuple[NodeId, ...]) -> None:
+        """Write them into metadata.toml."""
+        self._directory.write_metadata(metadata_of(replace(shard, voters=replicas)))
+
+    def fork(self, division: Division, engine: Engine) -> ShardFiles | None:
+        """Make the child's folder beside the parent's, from a checkpoint."""
+        child = division.child
+        if self._directory.shard(child.id).path.exists():
+            return None
+        draft = self._directory.draft_shard(metadata_of(child))
+        engine.checkpoint(draft.data)
+        log = RaftLog.open(draft.wal)
+        forked = self._engine(draft.data)
+        try:
+            begin(division, forked, log)
+            forked.flush()
+            log.sync()
+        finally:
+            forked.close()
+            log.close()
+        self._directory.place_shard(child.id)
+        return DiskFiles(self._directory, child.id, self._memory, self._compression)
 
     def _replace(self, log: ShardLog) -> None:
         engine = self._engine(self._ready)
@@ -131,6 +177,23 @@ class DiskFiles:
 
     def _engine(self, path: Path) -> Engine:
         return RocksEngine(path, self._memory, self._compression)
+
+
+Forked: TypeAlias = tuple[ShardFiles, Engine, ShardLog]
+"""A child's files, and what they hold, opened."""
+
+
+def fork(files: ShardFiles, division: Division, engine: Engine) -> Forked | None:
+    """Make and open the child of a division; None: it is there already, and older than this entry's replay. Blocks."""
+    made = files.fork(division, engine)
+    return None if made is None else (made, *made.open())
+
+
+def metadata_of(shard: ShardDescriptor) -> ShardMetadata:
+    """The descriptor as metadata.toml keeps it."""
+    return ShardMetadata(
+        shard.id, shard.span.start, shard.span.end, shard.epoch, tuple(shard.voters)
+    )
 
 
 def _begin_anew(log: ShardLog, engine: Engine) -> None:

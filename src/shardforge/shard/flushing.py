@@ -32,6 +32,7 @@ class Flushing:
         self._options = surroundings.options
         self._blocking = surroundings.blocking
         self._spare_log = spare_log
+        self._keeps_logs = surroundings.keeps_logs
         self._cut = cut
         self._failed = failed
         self._flushed = machine.applied
@@ -66,7 +67,8 @@ class Flushing:
             await self._blocking.run(self._machine.engine.flush)
             self._flushed = applied
             kept = applied - log.base_index
-            if kept > options.log_entries_max or log.size > LOG_BYTES_MAX:
+            long = kept > options.log_entries_max or log.size > LOG_BYTES_MAX
+            if long and not self._keeps_logs():
                 # Members that lag a little are sent entries, not the whole state.
                 spare = min(options.flush_entries, kept // 2) if self._spare_log() else 0
                 self._cut_to = applied - spare

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from shardforge.errors import DatabaseError, StorageError
 from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
-from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.consensus import FIRST
+from shardforge.shard.descriptor import ShardDescriptor, tiles
 from shardforge.shard.fetch import Fetch
-from shardforge.shard.files import ShardFiles
+from shardforge.shard.files import Forked, ShardFiles
 from shardforge.shard.peers import Outbox, decode_frame
 from shardforge.shard.replica import Replica
 from shardforge.shard.snapshot import METHOD, decode_pull
@@ -55,12 +56,14 @@ class Host:
         self._clock = clock
         self._replicas: dict[ShardId, Replica] = {}
         self._listeners: list[Callable[[Replica], None]] = []
+        self._split_listeners: list[Callable[[Replica, Replica], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
         self._timing = options.timing
+        self._shards_at_start = 0
         self._with = Surroundings(
             node, clock, blocking, options, self.counters, Outbox(network), Fetch(network, blocking, clock),
-            randomness, on_failure, self._changed,
+            randomness, on_failure, self._changed, self._divided, self._keeps_logs,
         )  # fmt: skip
         network.on_frame(self._on_frame)
         network.on_call(METHOD, self._on_pull)
@@ -112,6 +115,54 @@ class Host:
         """Call the listener no more."""
         self._listeners.remove(listener)
 
+    def listen_to_splits(self, listener: Callable[[Replica, Replica], None]) -> None:
+        """Have `listener` called with parent and child whenever a replica was split, before anything else happens."""
+        self._split_listeners.append(listener)
+
+    def unlisten_to_splits(self, listener: Callable[[Replica, Replica], None]) -> None:
+        """Call the listener no more."""
+        self._split_listeners.remove(listener)
+
+    def _divided(
+        self,
+        parent: Replica,
+        shard: ShardDescriptor,
+        forked: Forked | None,
+        inherits_us: int | None,
+    ) -> None:
+        """A replica was split: from here on the child is a replica like any other."""
+        self.counters.splits += 1
+        child = self._replicas.get(shard.id)
+        if child is None:
+            if forked is None:
+                return  # it was removed from this node since: its group has no member here
+            child = Replica(shard, forked[0], self._with, forked[1:])
+            self._replicas[shard.id] = child
+            self._share_caches()
+            parent.cache.move(shard.span.start, child.cache)
+            child.start(inherits_us)
+        for listener in list(self._split_listeners):
+            listener(parent, child)
+        self._changed(child)
+
+    def _keeps_logs(self) -> bool:
+        return any(
+            replica.commit_index <= FIRST
+            for replica in self._replicas.values()
+            if replica.descriptor.epoch > 1
+        )
+
+    def _share_caches(self) -> None:
+        """Divide what the caches may take among the replicas that there are now."""
+        total = self._with.options.cache_bytes * max(1, self._shards_at_start)
+        for replica in self._replicas.values():
+            replica.cache.resize(total // max(len(self._replicas), self._shards_at_start))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the replicas here hold every key: one may be missing that came out of a split elsewhere."""
+        return tiles(replica.descriptor for replica in self._replicas.values())
+
     def _changed(self, replica: Replica) -> None:
         for listener in list(self._listeners):
             listener(replica)
@@ -131,9 +182,11 @@ class Host:
 
     @property
     def leads_all(self) -> bool:
-        """Whether every shard's replica here serves as leader."""
-        return bool(self._replicas) and all(
-            replica.serving_term for replica in self._replicas.values()
+        """Whether every shard's replica here serves as leader, and no shard is missing."""
+        return (
+            bool(self._replicas)
+            and all(replica.serving_term for replica in self._replicas.values())
+            and self.whole
         )
 
     @property
@@ -164,6 +217,7 @@ class Host:
 
     def start(self) -> None:
         """Begin to work: replay every log, vote, lead or follow."""
+        self._shards_at_start = len(self._replicas)
         for replica in self.replicas:
             replica.start()
         self._ticker = asyncio.create_task(self._tick(), name="ticks")

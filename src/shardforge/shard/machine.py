@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeAlias
 
-from shardforge.ids import ShardId, TxnId
+from shardforge.ids import NodeId, ShardId, TxnId
 from shardforge.shard.command import Application, Command, Outcome, decode_intent
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.files import ShardFiles
+from shardforge.shard.log import ShardLog
 from shardforge.shard.pending import Mark, Pending
 from shardforge.shard.snapshot import Pins
+from shardforge.shard.split import described
 from shardforge.shard.surroundings import Surroundings
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
@@ -23,14 +26,17 @@ from shardforge.storage.newest_cache import NewestCache
 
 INTENTS_A_TURN = 5_000
 
+Opened: TypeAlias = tuple[Engine, ShardLog]
+"""What `ShardFiles.open` gives, opened by somebody else."""
+
 
 class StateMachine:
     """What one replica of a shard holds. It opens its files."""
 
     def __init__(
-        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings
-    ) -> None:
-        self.descriptor = descriptor
+        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings,
+        opened: Opened | None = None,
+    ) -> None:  # fmt: skip
         self.pending = Pending()
         self.cache = NewestCache(surroundings.options.cache_bytes)
         self.applied = 0
@@ -41,7 +47,8 @@ class StateMachine:
         self._installing = False
         self._pins = Pins(surroundings.blocking)
         self._moments: dict[int, Callable[[], None]] = {}
-        self.engine, self._log = files.open()
+        self.engine, self._log = opened or files.open()
+        self.descriptor = described(self.engine, descriptor)
 
     @property
     def id(self) -> ShardId:
@@ -56,7 +63,9 @@ class StateMachine:
     # ---- applying --------------------------------------------------------------------------------
 
     def _application(self, term: int) -> Application:
-        return Application(self.engine, term, self._prepared_values)
+        span = self.descriptor.span
+        within = None if self.descriptor.epoch == 1 else (span.start, span.end)
+        return Application(self.engine, term, self._prepared_values, within)
 
     def _prepared_values(self, txn: TxnId) -> Mapping[bytes, bytes | None] | None:
         mark = self.pending.marks.get(txn)
@@ -133,6 +142,7 @@ class StateMachine:
         self._installing = True
         self.engine = await self._blocking.run(lambda: self._files.install(staged, old, log))
         self._installing = False
+        self.descriptor = described(self.engine, self.descriptor)
         self.cache.clear()
         self.applied = index
         self._moments = {at: seen for at, seen in self._moments.items() if at > index}
@@ -140,7 +150,7 @@ class StateMachine:
     def _record(self, replicas: Collection[int]) -> None:
         """Note the members for people. The engine's own note comes first: a start without one trusts the file."""
         self.engine.flush()
-        self._files.record(tuple(sorted(replicas)), self.descriptor.epoch)
+        self._files.record(self.descriptor, tuple(NodeId(node) for node in sorted(replicas)))
 
     def _release(self) -> None:
         self._pins.close()

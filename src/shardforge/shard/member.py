@@ -24,7 +24,7 @@ from shardforge.shard.consensus import (
 )
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.files import ShardFiles
-from shardforge.shard.machine import StateMachine
+from shardforge.shard.machine import Opened, StateMachine
 from shardforge.shard.staging import Staging
 from shardforge.shard.surroundings import Surroundings
 from shardforge.storage import mvcc
@@ -36,9 +36,10 @@ class GroupMember(StateMachine, ABC):
     """One voter, or learner, of a shard's group."""
 
     def __init__(
-        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings
-    ) -> None:
-        super().__init__(descriptor, files, surroundings)
+        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings,
+        opened: Opened | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(descriptor, files, surroundings, opened)
         self.failure: Exception | None = None
         self._record_due = False
         self._staging = Staging(descriptor.id, files, surroundings.blocking, surroundings.fetch)

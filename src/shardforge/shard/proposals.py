@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from shardforge.shard.command import COMMAND_BYTES_MAX, Command, Outcome, weight
+from shardforge.shard.command import COMMAND_BYTES_MAX, Command, Outcome, Split, weight
 
 Done = Callable[[Outcome], None]
 
@@ -59,12 +59,13 @@ class Proposals:
         return found
 
     def take(self) -> list[Proposal]:
-        """What goes into the next entry: everything queued, up to a size."""
+        """What goes into the next entry: everything queued, up to a size, and a Split alone."""
         queued = self.queued
         size = 0
         for count, proposal in enumerate(queued):
             size += weight(proposal.command)
-            if size > ENTRY_BYTES_MAX and count:
+            alone = isinstance(proposal.command, Split) or isinstance(queued[0].command, Split)
+            if (size > ENTRY_BYTES_MAX or alone) and count:
                 self.queued = queued[count:]
                 return queued[:count]
         self.queued = []

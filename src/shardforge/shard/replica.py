@@ -29,13 +29,17 @@ from shardforge.shard.command import (
     Outcome,
     decode,
     encode,
+    is_split,
 )
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.files import ShardFiles
+from shardforge.shard.files import ShardFiles, fork
 from shardforge.shard.flushing import Flushing
+from shardforge.shard.machine import Opened
 from shardforge.shard.member import GroupMember
 from shardforge.shard.proposals import Done, Proposal, Proposals, Proposed
+from shardforge.shard.split import Division, division
 from shardforge.shard.surroundings import Surroundings
+from shardforge.storage import mvcc
 
 _log = logging.getLogger("shardforge.shard")
 
@@ -50,9 +54,10 @@ class Replica(GroupMember):
     """One voter, or learner, of a shard's group. It opens its files; see `start`."""
 
     def __init__(
-        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings
-    ) -> None:
-        super().__init__(descriptor, files, surroundings)
+        self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings,
+        opened: Opened | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(descriptor, files, surroundings, opened)
         self.serving_term = 0
         """The term in which this replica serves as leader; 0 while it must not."""
         self._proposals = Proposals()
@@ -102,10 +107,16 @@ class Replica(GroupMember):
 
     # ---- life ------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to work: replay, and lead at once where nobody else can."""
+    def start(self, inherits_us: int | None = None) -> None:
+        """Begin to work: replay, and lead at once where nobody else can.
+
+        `inherits_us`: it leads its first term, of a shard that came out of a split committed no sooner than then.
+        """
         self._node.at(self._now_us())
-        if self.alone:
+        if inherits_us is not None:
+            self._node.inherit(inherits_us)
+            self.serving_term = self.term  # what it has is all that there is (rule R6)
+        elif self.alone:
             self._node.campaign()
         self._pump = asyncio.create_task(self._run(), name=f"shard-{self.id}")
 
@@ -180,7 +191,7 @@ class Replica(GroupMember):
             apply = ready.storage_apply
             if apply is not None:
                 for entry in apply.entries:
-                    self._apply(entry)
+                    await self._divide(entry) if is_split(entry.data) else self._apply(entry)
                     if entry.term != self.serving_term and node.is_leader:
                         await self._begin_serving()
                     if len(entry.data) > LARGE_ENTRY_BYTES:
@@ -231,11 +242,29 @@ class Replica(GroupMember):
 
     # ---- applying --------------------------------------------------------------------------------
 
-    def _apply(self, entry: Entry) -> None:
+    async def _divide(self, entry: Entry) -> None:
+        """Apply a Split: the child's files are whole before the parent lets go of anything."""
+        found = division(self.descriptor, self.members, entry.data, entry.term)
+        if found is None:
+            self._apply(entry)
+            return
+        since_us = self._now_us()
+        opened = await self._blocking.run(lambda: fork(self._files, found, self.engine))
+        begins = self.serving_term == entry.term and found.leader == self._with.node
+        span = found.child.span
+        leads = begins and next(mvcc.intents(self.engine, span.start, span.end), None) is None
+        self._apply(entry, found)
+        self.descriptor = found.parent
+        self._record_due = True
+        self._with.on_split(self, found.child, opened, since_us if leads else None)
+
+    def _apply(self, entry: Entry, found: Division | None = None) -> None:
         index, term, data = entry.index, entry.term, entry.data
         proposed = self._proposals.applied(index)
         ours = proposed is not None and proposed.term == term
         application = self._application(term)
+        if found is not None:
+            application.divided, application.cleared = found.batch, found.cleared
         commands: Sequence[Command] = ()
         if proposed is not None and ours:
             commands = [proposal.command for proposal in proposed.proposals]

@@ -13,6 +13,8 @@ from shardforge.shard.fetch import Fetch
 from shardforge.shard.peers import Outbox
 
 if TYPE_CHECKING:
+    from shardforge.shard.descriptor import ShardDescriptor
+    from shardforge.shard.files import Forked
     from shardforge.shard.replica import Replica
 
 
@@ -28,11 +30,12 @@ class ReplicaOptions(NamedTuple):
 class LogCounters:
     """What the node's logs did so far."""
 
-    __slots__ = ("appends", "bytes", "entries", "sync_ns", "syncs")
+    __slots__ = ("appends", "bytes", "entries", "splits", "sync_ns", "syncs")
 
     def __init__(self) -> None:
         self.appends = 0
         self.entries = 0
+        self.splits = 0
         self.bytes = 0
         self.syncs = 0
         self.sync_ns = 0
@@ -52,3 +55,9 @@ class Surroundings(NamedTuple):
     on_failure: Callable[[Replica, Exception], None]
     on_change: Callable[[Replica], None]
     """Called when a replica begins or ceases to serve, or learns of another leader or other members."""
+    on_split: Callable[[Replica, ShardDescriptor, Forked | None, int | None], None]
+    """Called between two entries, when a replica has been split: the child, its files if they are new, and since when
+    it leads, by the monotonic clock, if it does from the beginning."""
+    keeps_logs: Callable[[], bool]
+    """Whether a shard that came out of a split here may not be on a majority yet: those that are to make it out of
+    their copies of the parent need its log."""

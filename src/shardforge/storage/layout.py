@@ -244,6 +244,24 @@ class DataDirectory:
         self._files.sync_folder(self.shards)
         return folder
 
+    def draft_shard(self, metadata: ShardMetadata) -> ShardFolder:
+        """Begin a shard whose engine's folder somebody else makes; `place_shard` ends it."""
+        draft = ShardFolder(self.shard(metadata.id).path.with_suffix(".draft"))
+        if draft.path.exists():
+            shutil.rmtree(draft.path)
+        for path in (draft.path, draft.wal):
+            path.mkdir(mode=0o700)
+        self._write_metadata(draft, metadata)
+        return draft
+
+    def place_shard(self, shard_id: int) -> None:
+        """Give a drafted shard, durable by now, its name."""
+        path = self.shard(shard_id).path
+        draft = path.with_suffix(".draft")
+        self._files.sync_folder(draft)
+        self._files.rename(draft, path)
+        self._files.sync_folder(self.shards)
+
     def remove_shard(self, shard_id: int) -> None:
         """Remove a shard whose engine and log are closed; after a crash it is here whole or gone."""
         path = self.shard(shard_id).path

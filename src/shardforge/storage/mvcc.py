@@ -4,6 +4,7 @@
     i <user key>                  an intent: what a prepared transaction will write
     c <anchor key> <txn id:8>     a commit or abort record
     a                             the applied index (and whatever else the replica stores there)
+    d                             the shard's span and epoch, once they are not those that it was made with
     m                             the membership of the shard's group
 
 The suffix is the complement of `timestamp << 1 | is_tombstone`, so that a row's bytes need no flag of
@@ -26,6 +27,7 @@ from shardforge.ids import INFINITY
 from shardforge.storage.engine import Pair, Reader, Write
 
 APPLIED_KEY: Final = b"a"
+_DESCRIPTION_KEY: Final = b"d"
 _MEMBERSHIP_KEY: Final = b"m"
 _TOP: Final = (1 << 64) - 1
 _AFTER_OLDEST: Final = b"\xff" * 9
@@ -91,6 +93,16 @@ def versions_of(start: bytes, end: bytes) -> tuple[bytes, bytes]:
     return b"v" + start, b"v" + end
 
 
+def everything_of(start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+    """The engine's spans that hold versions, intents and records of the keys of [start, end)."""
+    return [(kind + start, kind + end) for kind in (b"v", b"i", b"c")]
+
+
+def put_description(data: bytes) -> Write:
+    """The write of the shard's span and epoch."""
+    return _DESCRIPTION_KEY, data
+
+
 def put_membership(data: bytes) -> Write:
     """The write of the group's membership."""
     return _MEMBERSHIP_KEY, data
@@ -136,6 +148,11 @@ def record(reader: Reader, anchor: bytes, txn_id: int) -> bytes | None:
 def applied(reader: Reader) -> bytes | None:
     """The applied state last written."""
     return reader.get(APPLIED_KEY)
+
+
+def description(reader: Reader) -> bytes | None:
+    """The shard's span and epoch last written."""
+    return reader.get(_DESCRIPTION_KEY)
 
 
 def membership(reader: Reader) -> bytes | None:

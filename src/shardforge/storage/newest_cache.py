@@ -21,6 +21,10 @@ _ENTRY_OVERHEAD: Final = 200
 """Bytes of two dictionary slots, a tuple and two bytes objects."""
 
 
+def _size(key: bytes, entry: Entry) -> int:
+    return _ENTRY_OVERHEAD + len(key) + (0 if entry[1] is None else len(entry[1]))
+
+
 class NewestCache:
     """Newest versions by user key. Not for use by several threads."""
 
@@ -57,6 +61,18 @@ class NewestCache:
         if as_of == self.writes and key not in self._young:
             self._old.pop(key, None)
             self._add(key, entry)
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Take no more than so much from now on."""
+        self._budget = capacity_bytes // 2
+
+    def move(self, start: bytes, other: NewestCache) -> None:
+        """Hand the keys from `start` on to another replica's cache: the shard was split there."""
+        for generation in (self._old, self._young):
+            for key in [key for key in generation if key >= start]:
+                other._add(key, generation.pop(key))
+        self._filled = sum(_size(key, entry) for key, entry in self._young.items())
+        self.writes += 1
 
     def clear(self) -> None:
         """Forget everything: the engine was replaced, or its span cut."""

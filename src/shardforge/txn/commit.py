@@ -351,9 +351,11 @@ class CommitProcess:
                 pending.close(mark)
             self._waiting -= 1
             if self._waiting == 0:
-                anchor = self._parts[0]
-                command = Forget(self._transaction.id, anchor.writes[0][0])
-                anchor.participant.replica.defer(command, _ignore)
+                anchor = self._parts[0].writes[0][
+                    0
+                ]  # its record is where the key is by now (rule R5)
+                home = self._coordinator.router.shard_of(anchor)
+                home.replica.defer(Forget(self._transaction.id, anchor), _ignore)
 
         return resolved
 

@@ -17,6 +17,7 @@ from shardforge.shard.command import Clear, Outcome
 from shardforge.shard.router import Router
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.commit import CommitProcess
+from shardforge.txn.fences import Fences
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import read_settled, wait_for
@@ -112,6 +113,7 @@ class Coordinator:
         self.waits = LockWaits()
         self.committing: set[TxnId] = set()
         """Transactions whose commit is under way here: their intents are nobody else's business."""
+        self.fences = Fences()
         self.active = 0
         self.feeds: list[CommitListener] = []
         self._garbage = garbage
@@ -170,11 +172,18 @@ class Coordinator:
         found = self.newest_now(key)
         if found is None:
             await self._lease.wait()
-            return await read_settled(self.router.shard_of(key), key, INFINITY)
+            return await read_settled(self.router, key, INFINITY)
         return found[1]
 
     async def commit(self, transaction: Transaction) -> None:
         """Commit what the transaction wrote; it is finished in any case."""
+        if self.fences.up:
+            try:
+                await self.fences.passed(transaction.writes.values)
+            except BaseException:
+                transaction.undecided = False
+                self.finish(transaction)
+                raise
         self.committing.add(transaction.id)
         await CommitProcess(self, transaction).run()
 
@@ -199,17 +208,22 @@ class Coordinator:
 
         Raises: ConsensusError 57P03 when a shard is lost on the way; what was removed stays so.
         """
-        parts: dict[Participant, list[tuple[bytes, bytes]]] = {}
-        for start, end in spans:
-            for participant, low, high in self.router.shards_of(start, end):
-                while marks := participant.pending.visible_in(low, high, INFINITY):
-                    await wait_for(marks[0])
-                parts.setdefault(participant, []).append((low, high))
-        for participant, cleared in parts.items():
-            outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            participant.propose(Clear(cleared), outcome.set_result)
-            if await outcome is not Outcome.APPLIED:
-                raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
+        generation = 0
+        while (
+            generation != self.router.generation
+        ):  # a shard that was split meanwhile is asked again
+            generation = self.router.generation
+            parts: dict[Participant, list[tuple[bytes, bytes]]] = {}
+            for start, end in spans:
+                for participant, low, high in self.router.shards_of(start, end):
+                    while marks := participant.pending.visible_in(low, high, INFINITY):
+                        await wait_for(marks[0])
+                    parts.setdefault(participant, []).append((low, high))
+            for participant, cleared in parts.items():
+                outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+                participant.propose(Clear(cleared), outcome.set_result)
+                if await outcome is not Outcome.APPLIED:
+                    raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
 
     def finish(self, transaction: Transaction) -> None:
         """Release the transaction's locks and its snapshot."""

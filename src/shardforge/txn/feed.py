@@ -155,7 +155,7 @@ class Feed:
         found: list[Place] = []
         looked = 0
         for start, end in self._spans:
-            for participant, low, high in self._coordinator.router.shards_of(start, end):
+            for participant, low, high in self._coordinator.router.walk(start, end):
                 engine = participant.replica.engine
                 for version in mvcc.versions_in(engine, low, high, self.position, until):
                     looked += 1

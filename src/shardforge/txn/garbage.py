@@ -70,6 +70,13 @@ class GarbageCollector:
         self.kept_from = newest_timestamp()
         """Everything that a reader from here on needs is there; unknown before what was given last at the start."""
 
+    def divided(self, parent: ShardId, child: LedReplica) -> None:
+        """A shard was split: what is known of keys that are the child's goes with them."""
+        span = child.descriptor.span
+        replica, queue = self._queues[parent]
+        self._queues[parent] = (replica, deque(one for one in queue if one.key not in span))
+        self._queues[child.id] = (child, deque(one for one in queue if one.key in span))
+
     def __len__(self) -> int:
         """How many versions are known to become garbage."""
         return sum(len(queue) for _, queue in self._queues.values())
@@ -114,7 +121,7 @@ class GarbageCollector:
         """Propose the removal of what is garbage now; the number of engine keys."""
         total = 0
         horizon = self.horizon()
-        for replica, queue in self._queues.values():
+        for replica, queue in list(self._queues.values()):
             limit = self.horizon(retained=False) if len(queue) > QUEUE_MAX else horizon
             for _ in range(COMMANDS_PER_TURN):
                 keys = self._take(replica, queue, limit)
@@ -148,7 +155,7 @@ class GarbageCollector:
     async def run_sweeps(self) -> None:
         """Sweep every shard once, some time after the start; slowly, beside other work."""
         await self._clock.sleep(SWEEP_DELAY_SECONDS)
-        for replica, _ in self._queues.values():
+        for replica, _ in list(self._queues.values()):
             await self.sweep(replica)
 
     async def sweep(self, replica: LedReplica) -> None:

@@ -76,10 +76,11 @@ class Participant:
 
     __slots__ = ("_cache", "_engine", "locks", "pending", "replica")
 
-    def __init__(self, replica: LedReplica) -> None:
+    def __init__(self, replica: LedReplica, locks: LockTable) -> None:
+        """`locks` are those of all shards that are led here: a shard that is split leaves them where they are."""
         self.replica = replica
         self.pending = replica.pending
-        self.locks = LockTable()
+        self.locks = locks
         self._engine = replica.engine
         self._cache = replica.cache
 

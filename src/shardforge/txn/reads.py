@@ -16,6 +16,7 @@ from sortedcontainers import SortedList
 from shardforge.errors import ConsensusError
 from shardforge.ids import Timestamp
 from shardforge.shard.pending import Mark
+from shardforge.shard.router import Router
 from shardforge.txn.participant import Participant
 
 CHUNK_MIN = 64
@@ -93,14 +94,17 @@ class WriteBuffer:
         return {key: values[key] for key in self._ordered.irange(start, end, (True, False))}
 
 
-async def settled(participant: Participant, key: bytes, timestamp: Timestamp) -> Mark | None:
-    """Wait until no open mark hides `key` from a reader at `timestamp`; the committed one, if any."""
+async def settled(
+    router: Router[Participant], key: bytes, timestamp: Timestamp
+) -> tuple[Participant, Mark | None]:
+    """Wait until no open mark hides `key` from a reader at `timestamp`; the shard, and the committed mark, if any."""
     while True:
+        participant = router.shard_of(key)
         if not participant.term:
             participant.check_serving()
         mark = participant.visible(key, timestamp)
         if mark is None or mark.committed:
-            return mark
+            return participant, mark
         await wait_for(mark)
 
 
@@ -116,13 +120,40 @@ async def wait_for(mark: Mark) -> None:
     await future
 
 
-async def read_settled(participant: Participant, key: bytes, timestamp: Timestamp) -> bytes | None:
+async def read_settled(
+    router: Router[Participant], key: bytes, timestamp: Timestamp
+) -> bytes | None:
     """The value of `key` at `timestamp`, whatever it takes to know it."""
-    mark = await settled(participant, key, timestamp)
+    participant, mark = await settled(router, key, timestamp)
     if mark is None:
         return participant.read_now(key, timestamp)
     assert mark.values is not None, "a committed mark has its values"
     return mark.values[key]
+
+
+async def settled_part(
+    router: Router[Participant], start: bytes, end: bytes, timestamp: Timestamp, *, reverse: bool
+) -> tuple[Participant, bytes, bytes, dict[bytes, bytes | None]]:
+    """Wait until no open mark hides anything of the first part of a span (the last one in reverse).
+
+    The part's shard and bounds, and what is committed there and not in the engine yet.
+    """
+    while True:
+        participant, low, high = router.part(start, end, reverse=reverse)
+        overlay: dict[bytes, bytes | None] = {}
+        if not participant.term:
+            participant.check_serving()
+        if not participant.pending.marks:
+            return participant, low, high, overlay
+        marks = participant.pending.visible_in(low, high, timestamp)
+        still_open = next((mark for mark in marks if not mark.committed), None)
+        if still_open is None:
+            for mark in marks:
+                values = mark.values
+                assert values is not None, "a committed mark has its values"
+                overlay.update((key, values[key]) for key in mark.keys_in(low, high))
+            return participant, low, high, overlay
+        await wait_for(still_open)
 
 
 async def scan_span(
@@ -130,32 +161,16 @@ async def scan_span(
     start: bytes,
     end: bytes,
     timestamp: Timestamp,
-    own: Mapping[bytes, bytes | None],
+    overlay: Mapping[bytes, bytes | None],
     *,
     reverse: bool,
     first_chunk: int,
 ) -> AsyncIterator[Chunk]:
-    """Chunks of one shard's part of a scan, in order.
+    """Chunks of one shard's part of a scan, in order, with what lies over the engine's versions.
 
-    The engine's iterator is a state of the moment when no open mark was visible; whatever is marked later
-    draws a timestamp above the reader's, so one look at the marks is enough.
+    The engine's iterator is a state of the moment when no open mark was visible (`settled_part`, just before);
+    whatever is marked later draws a timestamp above the reader's, so one look at the marks is enough.
     """
-    overlay: dict[bytes, bytes | None] = {}
-    while True:
-        if not participant.term:
-            participant.check_serving()
-        if not participant.pending.marks:
-            break
-        marks = participant.pending.visible_in(start, end, timestamp)
-        still_open = next((mark for mark in marks if not mark.committed), None)
-        if still_open is None:
-            for mark in marks:
-                values = mark.values
-                assert values is not None, "a committed mark has its values"
-                overlay.update((key, values[key]) for key in mark.keys_in(start, end))
-            break
-        await wait_for(still_open)
-    overlay.update(own)
     versions = participant.open_scan(start, end, timestamp, reverse=reverse)
     rows: Iterator[tuple[bytes, bytes]] = ((key, value) for key, _, value in versions)
     if overlay:

@@ -53,15 +53,15 @@ class Resolver:
 
     async def settle(self, txn: TxnId, anchor: bytes) -> None:
         """Make the transaction's fate final, and carry it out everywhere."""
-        home = self._router.shard_of(anchor)
-        record = record_of(home.replica.engine, anchor, txn)
-        if record is None:
-            await _propose(home, AbortRecord(txn, anchor))
+        while True:
+            home = self._router.shard_of(anchor)
             record = record_of(home.replica.engine, anchor, txn)
-            if record is None:
+            if record is not None:
+                break
+            if await _propose(home, AbortRecord(txn, anchor)) is Outcome.UNKNOWN:
                 return  # the anchor's replica stopped: nothing is decided
         await self._carry_out(txn, record)
-        await _propose(home, Forget(txn, anchor))
+        await _propose(self._router.shard_of(anchor), Forget(txn, anchor))
         self.resolved += 1
 
     async def _carry_out(self, txn: TxnId, record: Record) -> None:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from shardforge.storage.engine import Snapshot
 from shardforge.txn.participant import Participant
-from shardforge.txn.reads import CHUNK_MAX, CHUNK_MIN, ROWS_BEFORE_YIELD, Chunk, scan_span
+from shardforge.txn.reads import (
+    CHUNK_MAX,
+    CHUNK_MIN,
+    ROWS_BEFORE_YIELD,
+    Chunk,
+    scan_span,
+    settled_part,
+)
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
@@ -87,20 +94,26 @@ async def scan(
     if transaction.reads is not None:
         span = transaction.reads.open_span(start, end, reverse=reverse)
     own = transaction.writes.in_span(start, end)
-    parts = coordinator.router.shards_of(start, end)
-    if reverse:
-        parts.reverse()
+    router, first, last = coordinator.router, start, end
     left = limit
     snapshots = coordinator.snapshots
     snapshots.pin(timestamp)
     try:
-        for participant, low, high in parts:
+        while first < last:
+            participant, low, high, overlay = await settled_part(
+                router, first, last, timestamp, reverse=reverse
+            )
+            overlay.update(
+                own
+                if low == start and high == end
+                else {k: v for k, v in own.items() if low <= k < high}
+            )
             chunks = scan_span(
                 participant,
                 low,
                 high,
                 timestamp,
-                own if len(parts) == 1 else {k: v for k, v in own.items() if low <= k < high},
+                overlay,
                 reverse=reverse,
                 first_chunk=CHUNK_MIN if left is None else max(1, min(left, CHUNK_MIN)),
             )
@@ -113,6 +126,10 @@ async def scan(
                     left -= len(chunk)
                     if left <= 0:
                         return
+            if reverse:
+                last = low
+            else:
+                first = high
             if span is not None:
                 span[0 if reverse else 1] = low if reverse else high
     finally:

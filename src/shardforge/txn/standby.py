@@ -20,11 +20,17 @@ from shardforge.shard.router import Router
 from shardforge.storage import mvcc
 from shardforge.storage.newest_cache import Entry, NewestCache
 from shardforge.txn.coordinator import Coordinator
+from shardforge.txn.locks import LockTable
 from shardforge.txn.participant import Participant
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import Isolation, Transaction
 
 CACHE_BYTES = 4 << 20
+
+
+def holds_all(host: Host) -> bool:
+    """Whether every key's shard has a replica here, with a state in it."""
+    return host.whole and all(replica.applied for replica in host.replicas)
 
 
 class FrozenReplica:
@@ -119,10 +125,15 @@ class StandbyStore:
 
     def __init__(self, host: Host, node: NodeId, timestamp: Timestamp) -> None:
         self.timestamp = timestamp
-        frozen = [FrozenReplica(replica) for replica in host.replicas]
-        if not frozen:
-            raise ConsensusError(f"node {node} holds no shards")
-        router = Router([Participant(replica) for replica in frozen])
+        if not holds_all(host):
+            raise ConsensusError(f"node {node} does not hold all shards")
+        self._host = host
+        self._locks = LockTable()
+        router = Router(
+            [Participant(FrozenReplica(replica), self._locks) for replica in host.replicas]
+        )
+        self._router = router
+        host.listen_to_splits(self._on_split)
         self.coordinator = StandbyCoordinator(
             node, router, FixedOracle(timestamp), Snapshots(), NoGarbage(), NoLease()
         )
@@ -131,5 +142,15 @@ class StandbyStore:
         """Figures for monitoring."""
         return {"transactions_active": self.coordinator.active}
 
+    def _on_split(self, _parent: Replica, child: Replica) -> None:
+        """What was found in the parent so far is the child's from here on, as of every timestamp of the past."""
+        frozen = Participant(FrozenReplica(child), self._locks)
+        for participant in self._router.shards:
+            replica = self._host.find(participant.replica.id)
+            if replica is not None:
+                participant.replica.descriptor = replica.descriptor
+        self._router.replace([*self._router.shards, frozen])
+
     async def end(self) -> None:
-        """Nothing works in the background."""
+        """Stop to follow the shards."""
+        self._host.unlisten_to_splits(self._on_split)

@@ -31,6 +31,7 @@ from shardforge.txn.commit_keys import CommitKeyCollector
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.lease import Lease
+from shardforge.txn.locks import LockTable
 from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
 from shardforge.txn.resolver import Resolver
@@ -60,7 +61,8 @@ class Store:
         asynchronous: bool,
     ) -> None:
         self.host = host
-        self.participants = [Participant(replica) for replica in host.replicas]
+        self._locks = LockTable()
+        self.participants = [Participant(replica, self._locks) for replica in host.replicas]
         self.router = Router(self.participants)
         self.snapshots = Snapshots()
         self._clock = clock
@@ -75,6 +77,13 @@ class Store:
         )  # fmt: skip
         self.resolver = Resolver(self.router, self.coordinator.committing)
         self._tasks: set[asyncio.Task[None]] = set()
+        host.listen_to_splits(self._divided)
+
+    def _divided(self, parent: Replica, child: Replica) -> None:
+        """A shard was split: from this moment on its upper part is routed to the child."""
+        self.participants = [*self.participants, Participant(child, self._locks)]
+        self.garbage.divided(parent.id, child)
+        self.router.replace(self.participants)
 
     def start_background(self) -> None:
         """Settle what a crash left, and collect garbage."""
@@ -91,6 +100,7 @@ class Store:
     async def end(self) -> None:
         """Stop the background work: this node does not lead any more. The host goes on."""
         self.lease.close()
+        self.host.unlisten_to_splits(self._divided)
         await self._stop_background()
 
     async def close(self) -> None:
@@ -130,8 +140,10 @@ class Store:
             "transactions_active": self.coordinator.active,
             "snapshots_active": len(self.snapshots),
             "deadlocks_total": self.coordinator.waits.deadlocks,
-            "locks_held": sum(len(shard.locks) for shard in self.participants),
-            "locks_waiting": sum(shard.locks.waiting for shard in self.participants),
+            "locks_held": len(self._locks),
+            "locks_waiting": self._locks.waiting,
+            "shards": len(self.participants),
+            "splits_total": counters.splits,
             "commit_marks": len(every_mark),
             "intents": sum(len(mark.keys) for mark in prepared),
             "garbage_versions_waiting": len(self.garbage),
@@ -195,7 +207,7 @@ def open_host(
     else:
         shards = open_shards(directory, count, voters) if voters else joined_shards(directory)
         files_of = files_on_disk(directory, config)
-    options = replica_options(config, count + 1)
+    options = replica_options(config, max(count + 1, len(shards)))
     host = Host(node, files_of, network, clock, blocking, options, randomness, on_failure)
     host.open(shards)
     return host

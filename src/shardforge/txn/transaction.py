@@ -159,9 +159,10 @@ class Transaction:
         timestamp = self.snapshot or await self.read_timestamp()
         if self.reads is not None:
             self.reads.keys.add(key)
-        participant = self._coordinator.router.shard_of(key)
+        router = self._coordinator.router
+        participant = router.shard_of(key)
         if key in participant.pending.by_key or not participant.replica.serving_term:
-            return await read_settled(participant, key, timestamp)
+            return await read_settled(router, key, timestamp)
         return participant.read_now(key, timestamp)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -261,7 +262,8 @@ class Transaction:
     async def _newest_locked(
         self, key: bytes, strength: LockStrength, policy: WaitPolicy
     ) -> Entry | None:
-        participant = self._coordinator.router.shard_of(key)
+        router = self._coordinator.router
+        participant = router.shard_of(key)
         held = self.locks.get(key)
         broken = held is not None and held.term != participant.replica.serving_term
         if held is None or held.strength < strength or broken:
@@ -269,9 +271,12 @@ class Transaction:
                 return None
             # Noted before anything else can fail, so that it is released at the end in any case.
             version = Timestamp(0) if held is None else held.version
+            participant = router.shard_of(
+                key
+            )  # it may have been split while the lock was waited for
             term = participant.replica.serving_term
             self._note_lock(key, HeldLock(strength, version, participant, term), held)
-        mark = await settled(participant, key, INFINITY)
+        participant, mark = await settled(router, key, INFINITY)
         if mark is None:
             newest = participant.newest(key)
         else:

@@ -25,10 +25,10 @@ def row_locks(instance: Instance, *snapshots: CatalogSnapshot) -> Iterator[RowLo
     """Every lock and waiter; tables are looked for in the snapshots."""
     finders = [_tables(snapshot) for snapshot in snapshots]
     pids = _sessions(instance)
-    for participant in instance.store.coordinator.router.shards:
-        for key, txn, strength, granted in participant.locks.entries():
-            table = next((t for find in finders if (t := find(key)) is not None), None)
-            yield RowLock(pids.get(txn), table, key.hex(), txn, strength, granted)
+    locks = instance.store.coordinator.router.shards[0].locks  # those of all shards
+    for key, txn, strength, granted in locks.entries():
+        table = next((t for find in finders if (t := find(key)) is not None), None)
+        yield RowLock(pids.get(txn), table, key.hex(), txn, strength, granted)
 
 
 def _sessions(instance: Instance) -> dict[TxnId, int]:
@@ -77,7 +77,7 @@ def document(instance: Instance) -> dict[str, Any]:
     ]  # fmt: skip
     rows = [_row(lock, names) for lock in _most_wanted(row_locks(instance, *snapshots))]
     return {
-        "row_locks": sum(len(shard.locks) for shard in instance.store.coordinator.router.shards),
+        "row_locks": len(instance.store.coordinator.router.shards[0].locks),
         "rows": sorted(rows, key=_granted),
         "tables": sorted(tables, key=_granted)[:LISTED_MAX],
     }
