@@ -26,6 +26,9 @@ from shardforge.shard.router import Router
 from shardforge.storage import mvcc
 from shardforge.txn.participant import Participant
 
+KEYS_A_COMMAND = 1000
+"""Applying a command reads and writes so many rows at once."""
+
 
 class Resolver:
     """Settles orphans over all shards of this node."""
@@ -60,24 +63,38 @@ class Resolver:
                 break
             if await _propose(home, AbortRecord(txn, anchor)) is Outcome.UNKNOWN:
                 return  # the anchor's replica stopped: nothing is decided
-        await self._carry_out(txn, record)
-        await _propose(self._router.shard_of(anchor), Forget(txn, anchor))
-        self.resolved += 1
+        if await self._carry_out(txn, record):
+            await _propose(self._router.shard_of(anchor), Forget(txn, anchor))
+            self.resolved += 1
 
-    async def _carry_out(self, txn: TxnId, record: Record) -> None:
+    async def _carry_out(self, txn: TxnId, record: Record) -> bool:
+        """Resolve the intents that are left; whether all of them are (rule R5: until then the record stays)."""
         resolving = []
+        done = True
         for participant in self._router.shards:
+            if not participant.term:
+                done = False
+                continue
             mark = participant.pending.marks.get(txn)
             if mark is None:
                 continue
             if record.committed:
                 mark.committed = True
                 mark.settle()
-            command = Resolve(txn, record.timestamp, list(mark.keys))
-            resolving.append((participant, mark, _begin(participant, command)))
-        for participant, mark, resolution in resolving:
-            if await resolution is Outcome.APPLIED:
+            pieces = [
+                mark.keys[start : start + KEYS_A_COMMAND]
+                for start in range(0, len(mark.keys), KEYS_A_COMMAND)
+            ]
+            outcomes = [
+                _begin(participant, Resolve(txn, record.timestamp, piece)) for piece in pieces
+            ]
+            resolving.append((participant, mark, outcomes))
+        for participant, mark, outcomes in resolving:
+            if all([await outcome is Outcome.APPLIED for outcome in outcomes]):
                 participant.pending.remove(mark)
+            else:
+                done = False  # lost on the way: the shard's next leader finds what is left
+        return done
 
     async def _forget_spent_records(self) -> None:
         for participant in self._router.shards:
@@ -88,11 +105,14 @@ class Resolver:
                 if found.txn_id != WINDOW_RECORD and self._is_spent(TxnId(found.txn_id))
             ]
             for txn, anchor in spent:
-                await _propose(participant, Forget(txn, anchor))
+                if self._is_spent(txn):
+                    await _propose(participant, Forget(txn, anchor))
 
     def _is_spent(self, txn: TxnId) -> bool:
+        """Whether nobody needs the record. A shard that is not led here has no marks, whatever intents it has."""
         return txn not in self._committing and not any(
-            txn in participant.pending.marks for participant in self._router.shards
+            not participant.term or txn in participant.pending.marks
+            for participant in self._router.shards
         )
 
 
