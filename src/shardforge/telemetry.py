@@ -6,8 +6,9 @@ Units are in the names; histograms are of seconds, cumulative on export as Prome
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 COMPILED: Final = not __file__.endswith(".py")
 """Whether the hot modules, this one among them, run as C extensions (`hatch_build.py`)."""
@@ -15,6 +16,13 @@ COMPILED: Final = not __file__.endswith(".py")
 LATENCY_BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+
+
+class Labelled(NamedTuple):
+    """One figure in several samples, told apart by the values of their labels."""
+
+    labels: tuple[str, ...]
+    samples: Mapping[tuple[str, ...], float]
 
 
 class Histogram:

@@ -48,6 +48,7 @@ def test_frames_keep_their_order_both_ways(loop: str) -> None:
             assert await three.frames.get() == (1, bytes(5_000_000))
             assert one.network.connected(TWO)
             assert one.network.frames_dropped == 0
+            assert (one.network.frames_sent, two.network.frames_received) == (2001, 2000)
 
     run(loop, body)
 
@@ -131,6 +132,7 @@ def test_a_node_that_comes_back_is_found_at_once_when_it_dials(
             assert await one.frames.get() == (2, b"I am here")
             assert await waiting == b"1:back"
             assert one.network.failure(TWO) is None
+            assert (one.network.reconnects, again.network.reconnects) == (1, 0)
             await again.stop()
 
     run(loop, body)

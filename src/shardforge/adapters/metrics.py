@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIServer
@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from shardforge import __version__
 from shardforge.errors import NetworkError
-from shardforge.telemetry import COMPILED, LATENCY_BOUNDS, Histogram, Telemetry
+from shardforge.telemetry import COMPILED, LATENCY_BOUNDS, Histogram, Labelled, Telemetry
 
 StoreMetrics = Callable[[], Mapping[str, Any]]
 
@@ -37,10 +37,18 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     return buckets
 
 
-class NodeCollector(Collector):
-    """Turns a node's figures into metric families. Counters of the store end in `_total`; the rest are gauges.
+def _samples(value: Any) -> tuple[Sequence[str], Iterable[tuple[Sequence[str], float]]]:
+    if isinstance(value, Labelled):
+        return value.labels, sorted(value.samples.items())
+    if isinstance(value, Mapping):
+        return ["shard"], [([str(shard)], number) for shard, number in sorted(value.items())]
+    return [], [([], value)]
 
-    A store figure whose value is a mapping becomes one sample a shard.
+
+class NodeCollector(Collector):
+    """Turns a node's figures into metric families. Counters of groups and store end in `_total`; the rest are gauges.
+
+    A figure whose value is a mapping becomes one sample a shard.
     """
 
     def __init__(self, telemetry: Telemetry, store: StoreMetrics) -> None:
@@ -52,19 +60,10 @@ class NodeCollector(Collector):
         yield from self._sessions()
         for name, value in sorted(self._store().items()):
             family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            metric = family(
-                f"shardforge_{name}",
-                name.replace("_", " "),
-                labels=["shard"] * isinstance(value, Mapping),
-            )
-            samples: Iterable[tuple[list[str], Any]]
-            samples = (
-                [([str(k)], v) for k, v in value.items()]
-                if isinstance(value, Mapping)
-                else [([], value)]
-            )
-            for labels, number in samples:
-                metric.add_metric(labels, float(number))
+            labels, samples = _samples(value)
+            metric = family(f"shardforge_{name}", name.replace("_", " "), labels=labels)
+            for values, number in samples:
+                metric.add_metric(values, float(number))
             yield metric
 
     def _sessions(self) -> Iterator[Metric]:

@@ -41,6 +41,18 @@ class NodeFigures(NamedTuple):
     lag_ms: float
 
 
+class Known(NamedTuple):
+    """How many shards are not as they should be."""
+
+    under_replicated: int
+    unavailable: int
+
+
+def counts(document: Mapping[str, Any]) -> Known:
+    """The same of a document."""
+    return Known(document["under_replicated_shards"], document["unavailable_shards"])
+
+
 def document(
     name: str,
     cluster_id: str,

@@ -6,6 +6,7 @@ The reverse to stop. A stop needs no clean-up to be safe: start-up is recovery.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from shardforge.config import Config, not_yet_in_force, split_address
 from shardforge.ids import NodeId
 from shardforge.node.admitting import Admitting
 from shardforge.node.belonging import Belonging
+from shardforge.node.figures import Figures, NodeFigures, asked_of
 from shardforge.node.governing import Governing
 from shardforge.node.joining import JOIN
 from shardforge.node.leading import Leading
@@ -38,7 +40,7 @@ from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
 from shardforge.txn.closed import Closed, ClosedTimestamps
-from shardforge.txn.store import Metrics, open_host
+from shardforge.txn.store import open_host
 
 DRAIN_SECONDS = 8.0
 """How long a lone node lets running statements go on when it stops; others leave them to a new node sooner."""
@@ -90,6 +92,7 @@ class Node:
         self._closers: list[Callable[[], None]] = []
         self._blocking: ThreadBlocking | None = None
         self._belonging: Belonging | None = None
+        self._figures: NodeFigures | None = None
 
     @property
     def id(self) -> NodeId:
@@ -164,6 +167,9 @@ class Node:
             config, identity, self.host, self.peering, network, lambda: self.governing,
             lambda: self.clock.monotonic_ns() / 1e9, lambda: self.instance,
         )  # fmt: skip
+        self._figures = NodeFigures(
+            self.host, self.peering, tcp, self.operations, self._store_metrics
+        )
         self._belonging = Belonging(
             self.id,
             self.peering,
@@ -210,8 +216,11 @@ class Node:
         assert self._belonging is not None, "running"
         await self._belonging.end()
 
-    def metrics(self) -> Metrics:
-        """Figures for monitoring, of the store while this node serves. May be called from any thread."""
+    def metrics(self) -> Figures:
+        """Figures for monitoring. To be called on the event loop."""
+        return {} if self._figures is None else self._figures.read()
+
+    def _store_metrics(self) -> Figures:
         tenure = None if self.leading is None else self.leading.tenure
         return {} if tenure is None else tenure.store.metrics()
 
@@ -222,8 +231,9 @@ class Node:
             from shardforge.adapters.metrics import serve_metrics  # 30 MB that few nodes need
 
             http, _ = serve_metrics(
-                self.address[0], monitoring.metrics_port, self.telemetry, self.metrics
-            )
+                self.address[0], monitoring.metrics_port, self.telemetry,
+                asked_of(asyncio.get_running_loop(), self.metrics),
+            )  # fmt: skip
             self._closers += [http.server_close, http.shutdown]
         if monitoring.enable_tracing:
             from shardforge.adapters.tracing import start_tracing  # 30 MB that few nodes need
@@ -256,6 +266,7 @@ class Node:
         await self._release()
 
     async def _release(self) -> None:
+        self._figures = None
         if self.serving is not None:
             await self.serving.stop()
             self.serving = None

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shardforge import __version__
-from shardforge.cluster.members import Member, present
-from shardforge.cluster.status import NodeFigures, ShardFigures, document
+from shardforge.cluster.members import Member, odd, present
+from shardforge.cluster.status import Known, NodeFigures, ShardFigures, counts, document
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId
 from shardforge.node.governing import ROUND_SECONDS, Governing
@@ -104,6 +104,21 @@ class Operations:
             return
         governing = self._require()
         await (governing.drain(node) if method == LEAVE else governing.decommission(node))
+
+    def known(self) -> Known:
+        """What this node can say of the shards: where another one serves, only whether they have leaders and voters."""
+        serving = self._peering.serving_node()
+        if self._governing() is not None or serving is None:
+            return counts(self._own_status(serving))
+        members = len(self._peering.book.nodes)
+        wanted = odd(min(self._config.replication.factor, members))
+        replicas = self._host.replicas
+        return Known(
+            sum(
+                len(r.members.voters) < wanted or bool(r.members.voters_outgoing) for r in replicas
+            ),
+            sum(r.lead is None for r in replicas),
+        )
 
     # ---- asked by other nodes --------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
+from shardforge.shard.counters import SnapshotCounters
 from shardforge.shard.snapshot import METHOD, Pull, encode_pull, unpack_piece
 from shardforge.storage.engine import Engine
 
@@ -17,7 +18,10 @@ PAUSE_SECONDS = 0.25
 class Fetch:
     """Pulls snapshots for the replicas of one node."""
 
-    def __init__(self, network: Network, blocking: Blocking, clock: Clock) -> None:
+    def __init__(
+        self, network: Network, blocking: Blocking, clock: Clock, counters: SnapshotCounters
+    ) -> None:
+        self._counters = counters
         self._network = network
         self._blocking = blocking
         self._clock = clock
@@ -30,12 +34,15 @@ class Fetch:
             if pairs:
                 after = pairs[-1][0]
                 await self._blocking.run(lambda batch=pairs: staged.write(batch))  # type: ignore[misc]
+        self._counters.received += 1
 
     async def _piece(self, node: NodeId, pull: Pull) -> tuple[list[tuple[bytes, bytes]], bool]:
         body = encode_pull(pull)
         for attempt in range(ATTEMPTS):
             try:
-                return unpack_piece(await self._network.call(node, METHOD, body, TIMEOUT_SECONDS))
+                answer = await self._network.call(node, METHOD, body, TIMEOUT_SECONDS)
+                self._counters.received_bytes += len(answer)
+                return unpack_piece(answer)
             except DatabaseError as error:
                 if error.sqlstate == "55000" or attempt + 1 == ATTEMPTS:
                     raise

@@ -15,6 +15,7 @@ from shardforge.errors import DatabaseError, StorageError
 from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.consensus import FIRST
+from shardforge.shard.counters import SnapshotCounters
 from shardforge.shard.descriptor import ShardDescriptor, tiles
 from shardforge.shard.fetch import Fetch
 from shardforge.shard.files import Forked, ShardFiles
@@ -50,6 +51,7 @@ class Host:
     ) -> None:
         self.node = node
         self.counters = LogCounters()
+        self.snapshots = SnapshotCounters()
         self.lag_ms = 0.0
         """The longest that the loop was late of late: a follower's patience has to bear it."""
         self._files_of = files_of
@@ -62,8 +64,9 @@ class Host:
         self._timing = options.timing
         self._shards_at_start = 0
         self._with = Surroundings(
-            node, clock, blocking, options, self.counters, Outbox(network), Fetch(network, blocking, clock),
-            randomness, on_failure, self._changed, self._divided, self._keeps_logs,
+            node, clock, blocking, options, self.counters, Outbox(network),
+            Fetch(network, blocking, clock, self.snapshots), randomness, on_failure, self._changed,
+            self._divided, self._keeps_logs,
         )  # fmt: skip
         network.on_frame(self._on_frame)
         network.on_call(METHOD, self._on_pull)
@@ -271,7 +274,10 @@ class Host:
         replica = self._replicas.get(pull.shard)
         if replica is None:
             raise StorageError(f"shard {pull.shard} is not here", "55000")
-        return await replica.snapshot_piece(pull.pin, pull.after)
+        piece, last = await replica.snapshot_piece(pull.pin, pull.after)
+        self.snapshots.sent_bytes += len(piece)
+        self.snapshots.sent += last
+        return piece
 
     def hand_over(self, to: NodeId) -> None:
         """Let another node lead every shard that this one leads."""

@@ -131,8 +131,8 @@ class StateMachine:
         now = self._clock.monotonic_ns() / 1e9
         return str(self._pins.pin(self.engine, now)).encode()
 
-    async def snapshot_piece(self, pin: int, after: bytes) -> bytes:
-        """A piece of a pinned state, for the node that pulls it."""
+    async def snapshot_piece(self, pin: int, after: bytes) -> tuple[bytes, bool]:
+        """A piece of a pinned state, for the node that pulls it, and whether it is the last."""
         return await self._pins.piece(pin, after, self._clock.monotonic_ns() / 1e9)
 
     async def _replace(self, staged: Engine, index: int) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from shardforge.ids import NodeId
 from shardforge.raft.confchange import ConfChange
 from shardforge.raft.messages import ConfState, Entry, Message, MessageKind, Snapshot
+from shardforge.raft.state import Role
 from shardforge.shard.command import Application
 from shardforge.shard.consensus import (
     LogReader,
@@ -66,6 +67,11 @@ class GroupMember(StateMachine, ABC):
     def lead(self) -> NodeId | None:
         """Who leads, as far as this replica knows."""
         return NodeId(self._node.lead) if self._node.lead else None
+
+    @property
+    def role(self) -> Role:
+        """Whether this replica follows, leads, or stands for election."""
+        return self._node.raft.role
 
     @property
     def is_leader(self) -> bool:

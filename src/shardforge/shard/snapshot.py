@@ -107,8 +107,11 @@ class Pins:
         self._pinned[number] = _Pinned(engine.snapshot(), now)
         return number
 
-    async def piece(self, number: int, after: bytes, now: float) -> bytes:
-        """The next piece of a pinned state. Raises StorageError 55000: not kept any more, 55006: in use."""
+    async def piece(self, number: int, after: bytes, now: float) -> tuple[bytes, bool]:
+        """The next piece of a pinned state, and whether it is the last.
+
+        Raises: StorageError 55000: not kept any more, 55006: in use.
+        """
         pinned = self._pinned.get(number)
         if pinned is None:
             raise StorageError("the snapshot is not kept any more", "55000")
@@ -139,12 +142,12 @@ class Pins:
         self._pinned.clear()
 
 
-def _read_piece(state: Snapshot, after: bytes) -> bytes:
+def _read_piece(state: Snapshot, after: bytes) -> tuple[bytes, bool]:
     pairs: list[Pair] = []
     size = 0
     for pair in state.scan(after + b"\x00" if after else _START, _END):
         pairs.append(pair)
         size += len(pair[0]) + len(pair[1])
         if size >= PIECE_BYTES:
-            return pack_piece(pairs, last=False)
-    return pack_piece(pairs, last=True)
+            return pack_piece(pairs, last=False), False
+    return pack_piece(pairs, last=True), True

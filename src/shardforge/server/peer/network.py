@@ -52,6 +52,8 @@ class PeerNetwork:
         self._queue_bytes_max = queue_bytes_max
         self._peers: dict[NodeId, Peer] = {}
         self._unknown_dropped = 0
+        self._gone_sent = 0
+        self._gone_reconnects = 0
         self._incoming: dict[NodeId, Incoming] = {}
         self._strangers: set[Incoming] = set()
         self._open_methods: dict[str, bool] = {}
@@ -76,6 +78,8 @@ class PeerNetwork:
         peer = self._peers.pop(node, None)
         if peer is not None:
             self._unknown_dropped += peer.frames_dropped
+            self._gone_sent += peer.frames_sent
+            self._gone_reconnects += max(0, peer.links - 1)
             peer.close()
         link = self._incoming.pop(node, None)
         if link is not None:
@@ -140,6 +144,17 @@ class PeerNetwork:
     def frames_dropped(self) -> int:
         """Frames that were never sent: nobody to send them to, or too much waiting."""
         return self._unknown_dropped + sum(peer.frames_dropped for peer in self._peers.values())
+
+    @property
+    def frames_sent(self) -> int:
+        """Frames handed to connections."""
+        return self._gone_sent + sum(peer.frames_sent for peer in self._peers.values())
+
+    @property
+    def reconnects(self) -> int:
+        """Connections to other nodes that were made again."""
+        again = sum(max(0, peer.links - 1) for peer in self._peers.values())
+        return self._gone_reconnects + again
 
     def connected(self, node: NodeId) -> bool:
         """Whether there is a connection for what we say to `node`."""

@@ -87,7 +87,10 @@ class Peer:
     ) -> None:
         self.node = node
         self.address = address
+        self.frames_sent = 0
         self.frames_dropped = 0
+        self.links = 0
+        """Connections made so far: all but the first were made again."""
         self.failure: DatabaseError | None = None
         """Why the last attempt to reach it failed; None while it is not known to be out of reach."""
         self._dial = dial
@@ -207,6 +210,7 @@ class Peer:
         if link is None or not link.writable:
             return
         pieces = [piece for frame in self._frames for piece in frame]
+        self.frames_sent += len(self._frames)
         self._frames.clear()
         self._frame_bytes = 0
         for call_id, head, payload in self._calls:
@@ -233,6 +237,7 @@ class Peer:
                 if self.failure is not None:
                     log.info("node %d is reached again at %s", self.node, address)
                 self.failure, self._pause, self._link = None, PAUSE_SECONDS_MIN, link
+                self.links += 1
                 self.flush()
                 return
             self._nap = asyncio.get_running_loop().create_future()
