@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from shardforge.errors import TransactionError
 from shardforge.shard.command import Outcome
 from shardforge.sql.session.session import Session
 from shardforge.txn.commit import CommitProcess
@@ -29,7 +30,7 @@ async def _cancelled_in_its_commit(session: Session, sql: str) -> CommitProcess:
         running = asyncio.ensure_future(run(session, sql))
         commit = await reached
         running.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(TransactionError, match="the outcome of the commit is unknown"):
             await running
     return commit
 

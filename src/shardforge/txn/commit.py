@@ -416,7 +416,7 @@ class CommitProcess:
 
     def _decided_as(self, *, committed: bool) -> None:
         transaction = self._transaction
-        transaction.undecided = False
+        transaction.undecided, transaction.committed = False, committed
         if transaction.on_end is not None:
             transaction.on_end(committed)
 

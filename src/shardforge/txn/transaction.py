@@ -87,6 +87,7 @@ class Transaction:
         "_open",
         "_savepoints",
         "as_of",
+        "committed",
         "floor",
         "id",
         "isolation",
@@ -119,6 +120,8 @@ class Transaction:
         self.reads = ReadSet() if isolation is Isolation.SERIALIZABLE and not read_only else None
         self.undecided = False
         """Whether its commit is under way, or has ended without anybody knowing how."""
+        self.committed = False
+        """Whether its commit is known to have happened."""
         self.on_end: Callable[[bool], None] | None = None
         """Called once with whether it is committed, when a commit that nobody waits for any more is decided."""
         self._savepoints: list[tuple[int, int]] = []

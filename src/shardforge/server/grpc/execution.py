@@ -37,7 +37,6 @@ from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.session import Session
 from shardforge.sql.session.settings import COMMIT_KEY
 from shardforge.sql.session.statements import check_parameter_count
-from shardforge.txn.commit import unknown_outcome
 from shardforge.v1 import database_pb2 as pb
 
 if TYPE_CHECKING:
@@ -194,8 +193,6 @@ async def _worked(
     except asyncio.CancelledError:
         if run.failure is not None:
             raise run.failure from None
-        if run.undecided:
-            raise unknown_outcome() from None
         if call.reason is None:
             raise
         raise call.reason from None
@@ -216,8 +213,6 @@ class _Run:
         self._codecs = Codecs(session.settings)
         self.failure: DatabaseError | None = None
         """What a statement failed with, before it was cancelled too."""
-        self.undecided = False
-        """Whether the work was cancelled while its commit could not be held up any more."""
 
     async def control(self, sql: str) -> None:
         """Run a statement of ours."""
@@ -285,25 +280,8 @@ class _Run:
         return writer.finish(f"SELECT {writer.count}" if tag == "SELECT" else tag)
 
     async def commit(self) -> None:
-        """Commit. Raises DatabaseError; when it is cancelled, only if it has not been decided by then.
-
-        It has a task of its own, for what it comes to is still told when it is cancelled just as it is decided.
-        """
-        transaction = self._session.open_transaction
-        committing = asyncio.create_task(
-            self._guarded("COMMIT", self._session.commit, interruptible=False)
-        )
-        try:
-            await asyncio.shield(committing)
-        except asyncio.CancelledError:
-            if transaction is not None:
-                self.undecided = transaction.undecided  # it is decided behind us, perhaps soon
-            if transaction is None or transaction.is_open or transaction.undecided:
-                committing.cancel()
-            await _ended(committing)
-            if committing.cancelled():
-                raise
-            committing.result()
+        """Commit. Raises DatabaseError, CancelledError only if nothing was committed."""
+        await self._guarded("COMMIT", self._session.commit, interruptible=False)
 
     def notices(self) -> list[pb.Notice]:
         """What the session has to say beside its results."""
@@ -348,15 +326,6 @@ class _Run:
         session.instance.telemetry.statement_failed("grpc", error.sqlstate)
         self._server.log_error(error, session)
         return error
-
-
-async def _ended(task: asyncio.Task[object]) -> None:
-    """Return when a task that is about to end has ended, whatever is cancelled meanwhile."""
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            continue
 
 
 def _no_transaction_control(*, own: bool) -> QueryError:

@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self.cancel_reason: QueryError | TransactionError | None = None
+        self.terminated: QueryError | TransactionError | None = None
+        """Why the connection is to end, whatever becomes of its statement."""
 
     # ------------------------------------------------------------ transport's side
 
@@ -265,8 +267,8 @@ class Connection(asyncio.Protocol):
             self._flow.cancel()
 
     def terminate(self, reason: QueryError | TransactionError) -> None:
-        """End an idle connection, telling the client why."""
-        self.cancel_reason = reason
+        """End the connection, telling the client why; a statement is cancelled, or told its commit's outcome before."""
+        self.cancel_reason = self.terminated = reason
         self._flow.cancel()
 
     def shut_down(self) -> None:

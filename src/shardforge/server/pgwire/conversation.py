@@ -79,6 +79,8 @@ class Conversation:
             if kind == TERMINATE:
                 return
             await self._answer(kind, body)
+            if self._connection.terminated is not None:
+                raise self._connection.terminated
             if self.ending and not session.in_block:
                 raise QueryError("terminating connection due to administrator command", "57P01")
 
@@ -186,6 +188,8 @@ class Conversation:
         try:
             await statement
         except asyncio.CancelledError:
+            if connection.terminated is not None:
+                raise
             cause, connection.cancel_reason = connection.cancel_reason, None
             if cause is None:
                 raise

@@ -39,6 +39,7 @@ from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US, Introspe
 from shardforge.sql.session.outcome import Outcome, Row
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
+from shardforge.txn.commit import unknown_outcome
 from shardforge.txn.coordinator import Isolation, Transaction
 
 _ISOLATION = {
@@ -309,7 +310,7 @@ class Session:
             if transaction is not None:
                 await self.context().before_commit(transaction)
                 commit_key.record(self, transaction)
-                await transaction.commit()
+                await self._decide(transaction)
                 if self.overlay is not None:
                     self.instance.catalog.publish(self.overlay)
                     self.overlay = None
@@ -326,6 +327,17 @@ class Session:
             self.instance.telemetry.transactions_committed_total += 1
         await self._ended(committed=True)
         return True
+
+    @staticmethod
+    async def _decide(transaction: Transaction) -> None:
+        """Commit. Cancelled meanwhile it tells the decision, and 40003 while there is none: it goes on behind us."""
+        try:
+            await transaction.commit()
+        except asyncio.CancelledError:
+            if transaction.undecided:
+                raise unknown_outcome() from None
+            if not transaction.committed:
+                raise
 
     def _leave_behind(self, transaction: Transaction) -> None:
         """Go on without knowing whether a commit succeeds: its table locks stay until it is decided.
