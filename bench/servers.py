@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,19 +52,22 @@ class Running:
 
     def resident_mb(self) -> float:
         """Proportional memory of the server and its children, in MB."""
-        return sum(_memory_kb(pid)["Pss"] for pid in self._pids()) / 1024
+        return sum(_memory_kb(text).get("Pss", 0) for text in self._told("smaps_rollup")) / 1024
 
     def cpu_seconds(self) -> float:
         """Processor time that the server and its children have had, those that ended included."""
-        return sum(
-            cpu_ticks(Path(f"/proc/{pid}/stat").read_text(encoding="ascii")) for pid in self._pids()
-        ) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_ticks, self._told("stat"))) / os.sysconf("SC_CLK_TCK")
 
-    def _pids(self) -> list[int]:
+    def _told(self, name: str) -> Iterator[str]:
+        """What the kernel tells of the server and of those children that live."""
         children = subprocess.run(
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
         )
-        return [self.process.pid, *(int(pid) for pid in children.stdout.split())]
+        for pid in (*children.stdout.split(), self.process.pid):
+            try:
+                yield Path(f"/proc/{pid}/{name}").read_text(encoding="ascii")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended just now
 
     def stop(self) -> None:
         """Stop the server and remove its folder."""
@@ -82,8 +86,8 @@ def cpu_ticks(stat: str) -> int:
     return sum(int(field) for field in after_name[11:15])
 
 
-def _memory_kb(pid: int) -> dict[str, int]:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+def _memory_kb(rollup: str) -> dict[str, int]:
+    lines = rollup.splitlines()[1:]
     return {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
 
 
