@@ -168,6 +168,7 @@ def test_a_call_given_up_far_away_is_rolled_back(three: tuple[Cluster, dict[int,
 def test_clients_outlive_their_serving_node(three: tuple[Cluster, dict[int, Client]]) -> None:
     running, clients = three
     clients[1].execute("CREATE TABLE t (id int PRIMARY KEY)")
+    everywhere = connect(",".join(running.node_address(n) for n in running.nodes))
     for round_, end in enumerate((running.kill, running.stop)):
         serving = running.serving
         for node, client in clients.items():
@@ -177,11 +178,13 @@ def test_clients_outlive_their_serving_node(three: tuple[Cluster, dict[int, Clie
                 )
             )  # type: ignore[misc]
         end(serving)
+        assert again(lambda: everywhere.execute("SELECT 1")).rows == [(1,)]
         survivor = clients[running.nodes[0]]
         assert again(lambda c=survivor: c.execute("SELECT count(*) FROM t")).rows == [  # type: ignore[misc]
             (3 * (round_ + 1),)
         ]
         running.restart(serving)
+    everywhere.close()
 
 
 def test_a_minority_says_so(three: tuple[Cluster, dict[int, Client]]) -> None:

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
+from shardforge.client.calls import Target
 from shardforge.client.values import reader_of, value_of
 from shardforge.config import SecurityConfig
 from shardforge.errors import (
@@ -156,6 +157,24 @@ def test_tls_is_required_where_it_is() -> None:
     check_tls(required, LOCAL._replace(tls=True))
     with pytest.raises(NetworkError, match="requires TLS"):
         check_tls(required, LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("db:5432", "db:5432"),
+        ("10.0.0.1:1, 10.0.0.2:2", "ipv4:10.0.0.1:1,10.0.0.2:2"),
+        ("[::1]:1,[::2]:2", "ipv6:[::1]:1,[::2]:2"),
+    ],
+)
+def test_addresses_as_grpc_wants_them(address: str, target: str) -> None:
+    assert Target(address, "u", None, "", False).grpc_target == target
+
+
+@pytest.mark.parametrize("address", ["db:1,db:2", "10.0.0.1:1,[::1]:1", "10.0.0.1,10.0.0.2", ","])
+def test_several_addresses_are_numbers(address: str) -> None:
+    with pytest.raises(NetworkError, match="are not several addresses"):
+        assert Target(address, "u", None, "", False).grpc_target
 
 
 def test_results_have_a_limit() -> None:

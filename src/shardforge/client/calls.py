@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from shardforge.client.values import rows_of, value_of
+from shardforge.config import split_address
 from shardforge.errors import DatabaseError, NetworkError, QueryError
 from shardforge.v1 import database_pb2 as pb
 from shardforge.v1.details import DETAILS, error_of
@@ -30,7 +32,6 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.enable_retries", 0),
 )
 _ISOLATION = {
     None: pb.ISOLATION_LEVEL_UNSPECIFIED,
@@ -84,8 +85,20 @@ class Target:
 
     @property
     def grpc_target(self) -> str:
-        """The address as gRPC wants it; of several, separated by commas, the first that answers is taken."""
-        return f"ipv4:{self.address}" if "," in self.address else self.address
+        """The address as gRPC wants it; of several, separated by commas, the first that answers is taken.
+
+        Raises NetworkError 08001 for several that are not all numbers of one version of IP.
+        """
+        if "," not in self.address:
+            return self.address
+        try:
+            hosts = [split_address(one.strip())[0] for one in self.address.split(",")]
+            (version,) = {ip_address(host).version for host in hosts}
+        except ValueError:
+            raise NetworkError(
+                f'"{self.address}" are not several addresses like 10.0.0.1:5432', "08001"
+            ) from None
+        return f"ipv{version}:{self.address.replace(' ', '')}"
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:

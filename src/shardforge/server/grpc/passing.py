@@ -36,7 +36,6 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
 )
 
 Metadata = Sequence[tuple[str, str | bytes]]
