@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -182,3 +185,25 @@ def test_results_have_a_limit() -> None:
     budget.spend(10)
     with pytest.raises(QueryError, match="larger than 10 bytes"):
         budget.spend(1)
+
+
+def test_the_stubs_are_made_from_the_proto(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path=shardforge/v1={root / 'proto'}",
+         f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}",
+         "shardforge/v1/database.proto"], check=True,
+    )  # fmt: skip
+    made = sorted((tmp_path / "shardforge" / "v1").iterdir())
+    assert len(made) == 3
+    for file in made:
+        committed = root / "src" / "shardforge" / "v1" / file.name
+        assert file.read_bytes() == committed.read_bytes(), f"{file.name}: run `make proto`"
+
+
+def test_the_service_has_six_calls() -> None:
+    service = pb.DESCRIPTOR.services_by_name["DatabaseService"]
+    assert service.full_name == "shardforge.v1.DatabaseService"
+    assert {method.name for method in service.methods} == {
+        "JoinCluster", "LeaveCluster", "ExecuteQuery", "ExecuteTransaction", "GetClusterStatus", "GetMetrics",
+    }  # fmt: skip
