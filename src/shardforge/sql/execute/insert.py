@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardforge.sql.bind import tree
 from shardforge.sql.catalog.descriptors import ROWID_COLUMN
 from shardforge.sql.execute.conflict import Conflict
-from shardforge.sql.execute.context import BATCH_ROWS, WRITE_WORK, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
 from shardforge.sql.execute.expressions import Function, compile_expression
 from shardforge.sql.execute.operators import Batches, Operator, ValuesScan, chunks
 from shardforge.sql.execute.returning import Returning, result_layout
@@ -95,11 +95,11 @@ class Insert(Operator):
         count = 0
         async with aclosing(self._sources(run)) as source:
             async for batch in source:
-                done, result = await self.insert(batch, run)
-                count += done
-                if result:
-                    yield result
-                await run.breathe(WRITE_WORK * len(batch))
+                async for portion in run.portions(batch):
+                    done, result = await self.insert(portion, run)
+                    count += done
+                    if result:
+                        yield result
         run.memo[self] = count
 
     async def _sources(self, run: Run) -> Batches:
@@ -119,7 +119,7 @@ class Insert(Operator):
         rows = await self.all_rows(run)
         return run.memo[self], rows
 
-    async def insert(self, sources: list[Row], run: Run) -> tuple[int, list[Row]]:
+    async def insert(self, sources: Sequence[Row], run: Run) -> tuple[int, list[Row]]:
         """Insert rows of the target columns: (how many were inserted or updated, the RETURNING rows)."""
         rows = await self._maker.rows(sources, run)
         if self._conflict is None:
