@@ -156,6 +156,10 @@ class ClusterConfig:
         "", lambda v: v if v == "" else _address(v), 'text like "10.0.0.5:5432", or ""',
         "Where other nodes reach this one; empty: bind_address.",
     )  # fmt: skip
+    observer: bool = key(
+        False, _flag, "true or false",
+        "Join as an observer: hold every shard, never vote. Counts when the node joins, and from then on.",
+    )  # fmt: skip
     data_directory: str = key("./data", _text, "a folder", "Everything this node keeps.")
 
 

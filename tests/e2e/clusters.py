@@ -38,14 +38,16 @@ class ClusterProcesses:
         self.left: list[ServerProcess] = []
         self._added = 0
 
-    def add(self) -> ServerProcess:
-        """Start one more node; it joins those that there are."""
+    def add(self, *arguments: str) -> ServerProcess:
+        """Start one more node, with these arguments besides; it joins those that there are."""
         self._added += 1
         number = self._added
         joins: tuple[str, ...] = ()
         if self.nodes:
             joins = ("--join", next(iter(self.nodes.values())).advertised)
-        server = ServerProcess(self.folder / f"n{number}", settings=self.settings, arguments=joins)
+        server = ServerProcess(
+            self.folder / f"n{number}", settings=self.settings, arguments=(*joins, *arguments)
+        )
         if self._network is not None:
             self._network.place(number, server)
         server.start()

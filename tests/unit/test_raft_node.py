@@ -21,6 +21,7 @@ from shardforge.raft.messages import (
     Snapshot,
 )
 from shardforge.raft.rawnode import RawNode
+from shardforge.raft.state import Role
 
 TIMEOUT_US = 10_000
 START_US = 1_000_000
@@ -190,6 +191,27 @@ def test_a_follower_in_touch_with_its_leader_ignores_a_disturber() -> None:
     group.settle()
     assert leader.is_leader
     assert {raw.term for raw in group.nodes.values()} == {term}
+
+
+def test_a_learner_without_its_leader_follows_nobody_and_does_not_stand() -> None:
+    storage = MemoryLogStorage(ConfState((1, 2), learners=(3,)), index=5, term=1)
+    raw = RawNode(Config(3, storage, random.Random(3), applied=5))
+    heartbeat = Message(MessageKind.HEARTBEAT, 3, 1, 1)
+    raw.step(heartbeat)
+    followed = raw.ready().soft_state
+    assert followed is not None
+    assert followed.lead == raw.lead == 1
+    for _ in range(200):
+        raw.tick()
+    assert raw.lead == 0
+    assert raw.raft.role is Role.FOLLOWER
+    assert raw.has_ready(), "the host is told"
+    ready = raw.ready()
+    assert ready.soft_state is not None
+    assert not [m for m in ready.messages if m.kind in (MessageKind.VOTE, MessageKind.PRE_VOTE)]
+    assert raw.term == 1
+    raw.step(heartbeat)
+    assert raw.lead == 1
 
 
 def test_a_leader_without_a_quorum_steps_down() -> None:

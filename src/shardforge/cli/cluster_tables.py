@@ -25,6 +25,7 @@ def nodes(found: dict[str, Any]) -> Table:
         "node",
         Column("address", no_wrap=True),
         "state",
+        "votes",
         "alive",
         "serves",
         "holds",
@@ -33,8 +34,9 @@ def nodes(found: dict[str, Any]) -> Table:
     )
     for node in found["nodes"]:
         table.add_row(
-            str(node["id"]), node["address"], node["state"], _yes(node["alive"]), _yes(node["serving"]),
-            str(node["replicas"]), str(node["leaders"]), f"{node['silent_seconds']:.1f} s",
+            str(node["id"]), node["address"], node["state"], "never" if node.get("observer") else "may",
+            _yes(node["alive"]), _yes(node["serving"]), str(node["replicas"]), str(node["leaders"]),
+            f"{node['silent_seconds']:.1f} s",
         )  # fmt: skip
     return table
 

@@ -37,6 +37,10 @@ def start(
     join: Annotated[
         list[str] | None, typer.Option(help="HOST:PORT of a node whose cluster a new node joins.")
     ] = None,
+    observer: Annotated[
+        bool,
+        typer.Option("--observer", help="Join as a node that holds every shard and never votes."),
+    ] = False,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics; 0 is off.")
     ] = None,
@@ -45,6 +49,7 @@ def start(
     flags: dict[tuple[str, str], Any] = {
         ("cluster", "data_directory"): None if data_dir is None else str(data_dir),
         ("cluster", "bind_address"): bind,
+        ("cluster", "observer"): observer or None,
         ("monitoring", "metrics_port"): metrics_port,
     }
     try:

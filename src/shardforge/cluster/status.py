@@ -64,7 +64,7 @@ def document(
 ) -> dict[str, Any]:
     """The whole document."""
     alive = {figures.member.id for figures in nodes if figures.alive}
-    wanted = min(factor, len(nodes))
+    wanted = min(factor, sum(not figures.member.observer for figures in nodes))
     described = [_shard(shard, alive, wanted - (wanted % 2 == 0)) for shard in shards]
     return {
         "cluster": name,
@@ -88,6 +88,7 @@ def _node(figures: NodeFigures) -> dict[str, Any]:
         "state": member.state,
         "alive": figures.alive,
         "serving": figures.serving,
+        "observer": member.observer,
         "version": member.version,
         "replicas": figures.replicas,
         "leaders": figures.leaders,

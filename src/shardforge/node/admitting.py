@@ -43,8 +43,9 @@ class Admitting:
             raise ConsensusError("this node begins to lead at this moment", hint="Try again.")
         request = unpack(body, JoinRequest)
         member = await governing.admit(
-            request.token, request.address, request.version, request.node
-        )
+            request.token, request.address, request.version, request.node,
+            observer=request.observer,
+        )  # fmt: skip
         identity = self._identity
         return pack(
             Admission(member.id, identity.cluster_id, identity.cluster_name, self._peering.book)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec.structs import replace
 
@@ -114,14 +114,19 @@ class Governing:
 
     # ---- who belongs -----------------------------------------------------------------------------
 
-    async def begin(self, founders: Mapping[NodeId, str], address: str, version: str) -> None:
-        """Learn who the members are: the founders, before anybody was noted. Raises DatabaseError."""
+    async def begin(
+        self, founders: Mapping[NodeId, str], address: str, version: str, observers: Collection[NodeId] = (),
+    ) -> None:  # fmt: skip
+        """Learn who the members are; before anybody was noted the founders, some as observers. Raises DatabaseError."""
         self.members = await self._rows.load()
         now_us = self._clock.wall_us()
         if not self.members:
             # All at once: who is not in the address book is not spoken to, and could not acknowledge the next.
             await self._put(
-                *(Member(n, at, ACTIVE, "", version, now_us) for n, at in founders.items())
+                *(
+                    Member(n, at, ACTIVE, "", version, now_us, n in observers)
+                    for n, at in founders.items()
+                )
             )
         [own] = [member for member in self.members if member.id == self._host.node]
         await self._put(replace(own, address=address, version=version))
@@ -146,16 +151,19 @@ class Governing:
 
     async def _publish(self) -> None:
         nodes = [(member.id, member.address) for member in present(self.members)]
-        book = AddressBook(self._clock.wall_us(), self._host.node, nodes)
+        observers = [member.id for member in present(self.members) if member.observer]
+        book = AddressBook(self._clock.wall_us(), self._host.node, nodes, observers)
         self._peering.learn(book)
         await self._peering.keep()
         self._wake.set()
 
-    async def admit(self, token: str, address: str, version: str, node: NodeId) -> Member:
+    async def admit(
+        self, token: str, address: str, version: str, node: NodeId, *, observer: bool = False
+    ) -> Member:
         """Make a node a member. Raises StorageError F0000."""
         async with self._changing:
             now_us = self._clock.wall_us()
-            member = admit(self.members, token, address, version, node, now_us)
+            member = admit(self.members, token, address, version, node, now_us, observer=observer)
             await self._put(member)
         self._event(f"node {member.id} joined at {address}")
         return member

@@ -32,6 +32,7 @@ class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
     address: str
     version: str
     node: NodeId = NodeId(0)
+    observer: bool = False
 
 
 class Admission(msgspec.Struct, frozen=True, array_like=True):
@@ -43,12 +44,14 @@ class Admission(msgspec.Struct, frozen=True, array_like=True):
     book: AddressBook
 
 
-async def join(network: PeerNetwork, seeds: Sequence[str], address: str, node: int) -> Admission:
+async def join(
+    network: PeerNetwork, seeds: Sequence[str], address: str, node: int, *, observer: bool = False
+) -> Admission:
     """Ask the seeds, one after the other and again, until one admits this node.
 
     Raises DatabaseError when one refuses, NetworkError 08006 when none could be reached in `JOIN_SECONDS`.
     """
-    request = JoinRequest(str(uuid.uuid4()), address, __version__, NodeId(node))
+    request = JoinRequest(str(uuid.uuid4()), address, __version__, NodeId(node), observer)
     last: DatabaseError | None = None
     loop = asyncio.get_running_loop()
     deadline = loop.time() + JOIN_SECONDS

@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from shardforge import __version__
 from shardforge.cluster.members import Member, odd, present
 from shardforge.cluster.status import Known, NodeFigures, ShardFigures, counts, document
@@ -110,8 +112,9 @@ class Operations:
         serving = self._peering.serving_node()
         if self._governing() is not None or serving is None:
             return counts(self._own_status(serving))
-        members = len(self._peering.book.nodes)
-        wanted = odd(min(self._config.replication.factor, members))
+        book = self._peering.book
+        able = len(book.nodes) - len(book.observers)
+        wanted = odd(min(self._config.replication.factor, able))
         replicas = self._host.replicas
         return Known(
             sum(
@@ -152,7 +155,8 @@ class Operations:
         if governing is not None:
             members = present(governing.members)
         else:
-            members = [Member(node, address) for node, address in self._peering.book.nodes]
+            book = self._peering.book
+            members = [Member(n, at, observer=n in book.observers) for n, at in book.nodes]
         shards = [self._figures(replica) for replica in host.replicas]
         nodes = [self._node_figures(member, governing, serving) for member in members]
         return document(
@@ -175,7 +179,7 @@ class Operations:
         leaders = sum(replica.lead == member.id for replica in host.replicas)
         if member.id == host.node:
             return NodeFigures(
-                Member(member.id, member.address, member.state, "", __version__, member.joined_us),
+                replace(member, token="", version=__version__),
                 True, serving == host.node, len(host.replicas), leaders, 0.0, host.lag_ms,
             )  # fmt: skip
         if governing is None:

@@ -53,6 +53,8 @@ class AddressBook(msgspec.Struct, frozen=True, array_like=True):
     version: int
     serving: NodeId
     nodes: list[tuple[NodeId, str]]
+    observers: list[NodeId] = []
+    """Those that never vote."""
 
 
 class Drop(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shardforge.adapters import logs
 from shardforge.config import Config
+from shardforge.errors import ConsensusError
 from shardforge.ids import NodeId
 from shardforge.node.joining import join
 from shardforge.node.reports import AddressBook
@@ -39,13 +40,18 @@ class Standing:
     def open_known(self, *, joins: bool, cluster_id: str) -> NodeIdentity | None:
         """The identity that the data directory has, or that a new cluster gives it; None: a cluster is to be joined.
 
-        `cluster_id` is that of a new cluster in memory, "" for any. Raises StorageError.
+        `cluster_id` is that of a new cluster in memory, "" for any. Raises StorageError, ConsensusError.
         """
         path = self._path
         known = None if path is None else DataDirectory.known(path)
         name = self._config.cluster.name
         if known is None and joins:
             return None
+        if known is None and self._config.cluster.observer:
+            raise ConsensusError(
+                "an observer cannot be the first node of a cluster: nobody would vote", "55000",
+                hint="Name a node of the cluster to join, with --join HOST:PORT.",
+            )  # fmt: skip
         if path is None:
             return NodeIdentity(self.id, cluster_id or str(uuid.uuid4()), name)
         if known is not None and not self._config.cluster.node_id:
@@ -56,7 +62,8 @@ class Standing:
         self, network: PeerNetwork, seeds: Sequence[str], address: str
     ) -> NodeIdentity:
         """Join the cluster of the seeds. Raises DatabaseError."""
-        admission = await join(network, seeds, address, self._config.cluster.node_id)
+        cluster = self._config.cluster
+        admission = await join(network, seeds, address, cluster.node_id, observer=cluster.observer)
         self.id, self.book = admission.node, admission.book
         network.node, network.cluster_id = admission.node, admission.cluster_id
         path = self._path

@@ -29,8 +29,14 @@ class Campaign(enum.Enum):
 def tick(raft: Raft) -> None:
     """A follower's or candidate's tick."""
     raft.election_elapsed += 1
-    if raft.election_elapsed >= raft.randomized_election_ticks and stand(raft):
+    if raft.election_elapsed < raft.randomized_election_ticks:
+        return
+    if stand(raft):
         raft.election_elapsed = 0
+    elif raft.is_learner:
+        raft.lead = (
+            NO_NODE  # it cannot look for another, but does not follow this one any more either
+        )
 
 
 def stand(raft: Raft) -> bool:

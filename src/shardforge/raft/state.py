@@ -116,6 +116,12 @@ class Raft:
         return progress is not None and not progress.is_learner and not self.log.has_snapshot
 
     @property
+    def is_learner(self) -> bool:
+        """Whether this node is a member that does not vote."""
+        progress = self.tracker.progress.get(self.id)
+        return progress is not None and progress.is_learner
+
+    @property
     def committed_in_term(self) -> bool:
         """Whether an entry of the present term is committed: only then does the leader know what is."""
         return self.log.term(self.log.committed) == self.term

@@ -60,8 +60,15 @@ class SimNode:
     """One node; its files outlive it."""
 
     def __init__(
-        self, world: World, number: int, nodes: int, *, asynchronous: bool = False
+        self,
+        world: World,
+        number: int,
+        nodes: int,
+        *,
+        asynchronous: bool = False,
+        observers: int = 0,
     ) -> None:
+        """Node `number` of `nodes`, the last `observers` of which never vote."""
         self.id = NodeId(number)
         self.host: Host | None = None
         self.leading: Leading[Tenure] | None = None
@@ -71,10 +78,12 @@ class SimNode:
         self._world = world
         self._config = _config(asynchronous=asynchronous)
         self._everyone = {NodeId(n): f"node{n}" for n in range(1, nodes + 1)}
+        self._observers = {NodeId(n) for n in range(nodes - observers + 1, nodes + 1)}
+        voters = min(FACTOR, nodes - observers)
         self._files: dict[ShardId, MemoryFiles] = {}
         self._shards: dict[ShardId, ShardDescriptor] = {}
-        if number <= FACTOR:
-            founders = [NodeId(n) for n in range(1, min(FACTOR, nodes) + 1)]
+        if number <= voters:
+            founders = [NodeId(n) for n in range(1, voters + 1)]
             self._shards = {shard.id: shard for shard in initial_shards(SHARDS, founders)}
             self._files = {shard: MemoryFiles() for shard in self._shards}
         rate = 1 + world.random.uniform(-DRIFT_MAX, DRIFT_MAX)
@@ -238,7 +247,9 @@ class SimNode:
         try:
             while self.governing is None:
                 try:
-                    await governing.begin(self._everyone, self._everyone[self.id], __version__)
+                    await governing.begin(
+                        self._everyone, self._everyone[self.id], __version__, self._observers
+                    )
                     self.governing = governing
                 except DatabaseError:
                     await self.clock.sleep(ROUND_SECONDS)

@@ -54,14 +54,20 @@ def simulate(
     faults: Sequence[str] = tuple(KINDS),
     nodes: int = 3,
     asynchronous: bool = False,
+    observers: int = 0,
 ) -> Report:
-    """Run one simulation, also with asynchronous replication: the same arguments, the same report, in any process."""
+    """Run one simulation, also with asynchronous replication: the same arguments, the same report, in any process.
+
+    Of the nodes the last `observers` never vote.
+    """
     loop = SimLoop()
     report = Report(seed, workload, nodes)
     running = gc.isenabled()
     gc.disable()  # a collection closes abandoned coroutines at a moment that no seed knows
     try:
-        loop.run_until_complete(_Simulation(report, faults, asynchronous).run(minutes * 60))
+        loop.run_until_complete(
+            _Simulation(report, faults, asynchronous, observers).run(minutes * 60)
+        )
     except DatabaseError as error:
         report.violations.append(f"a node could not start: {error}")
     finally:
@@ -84,11 +90,14 @@ def _cancel_all(loop: SimLoop) -> None:
 
 
 class _Simulation:
-    def __init__(self, report: Report, faults: Sequence[str], asynchronous: bool) -> None:
+    def __init__(
+        self, report: Report, faults: Sequence[str], asynchronous: bool, observers: int
+    ) -> None:
         self._report = report
+        self._observers = observers
         self._world = world = World(report.seed)
         self._nodes = [
-            SimNode(world, n, report.nodes, asynchronous=asynchronous)
+            SimNode(world, n, report.nodes, asynchronous=asynchronous, observers=observers)
             for n in range(1, report.nodes + 1)
         ]
         self._faults = Faults(world, self._nodes, faults)
@@ -155,12 +164,14 @@ class _Simulation:
             for replica in node.host.replicas:
                 replicas.setdefault(replica.id, []).append(replica)
         wrong = []
+        able = len(self._nodes) - self._observers
+        wanted = min(FACTOR, able) + self._observers
         for shard, copies in sorted(replicas.items()):
             applied = [replica.applied for replica in copies]
             voters = {replica.members.voters for replica in copies}
             if len(set(applied)) > 1:
                 wrong.append(f"shard {shard}: replicas stay at {applied}")
-            elif len(copies) != min(FACTOR, len(self._nodes)) or len(voters) != 1:
+            elif len(copies) != wanted or len(voters) != 1:
                 wrong.append(f"shard {shard}: {len(copies)} replicas, voters {sorted(voters)}")
             elif len({_checksum(replica) for replica in copies}) > 1:
                 wrong.append(f"shard {shard}: replicas differ at {applied[0]}")
