@@ -128,10 +128,12 @@ def test_voters_decide_alone(cluster: ClusterProcesses) -> None:
     cluster.until(lambda status: status["read_only"])
     assert read_of_the_past(observer) == [(1,)]
     assert figures(port)["shardforge_read_only"] == 1
+    gone[0].arguments = ("--observer",)  # too late
     for node in gone:
         node.start()
     cluster.settle()
     cluster.until(learns_everything)
+    assert "did not join as an observer" in (gone[0].data / "logs/system.log").read_text()
     assert figures(port)["shardforge_elections_started_total"] == 0
     left = cluster.leave(OBSERVER)
     assert left.ended() == 0

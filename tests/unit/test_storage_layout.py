@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shardforge.errors import StorageError
-from shardforge.storage.layout import FORMAT_VERSION, DataDirectory, ShardMetadata
+from shardforge.storage.layout import FORMAT_VERSION, ClusterIdentity, DataDirectory, ShardMetadata
 
 
 def open_directory(path: Path, node_id: int = 1, name: str = "main") -> DataDirectory:
@@ -26,6 +26,16 @@ def test_the_tree_is_made_and_found_again(tmp_path: Path) -> None:
     second = open_directory(path, name='a "quoted\\ näme\x07')
     assert second.identity == identity
     second.close()
+
+
+def test_who_the_others_are_is_kept(tmp_path: Path) -> None:
+    directory = open_directory(tmp_path)
+    known = directory.identity
+    assert known.observers == ()
+    told = ClusterIdentity(known.cluster_id, known.name, (1, 2), ("a:1", "b:1"), (2,))
+    directory.write_identity(told)
+    assert directory.identity == told
+    directory.close()
 
 
 def test_shards_are_created_read_changed_and_removed(tmp_path: Path) -> None:

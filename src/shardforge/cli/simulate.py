@@ -24,6 +24,7 @@ def simulate(
         str, typer.Option(help="Kinds of faults, with commas between them; all or none.")
     ] = "all",
     nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes in the cluster.")] = 3,
+    observers: Annotated[int, typer.Option(min=0, help="How many of them never vote.")] = 0,
 ) -> None:
     """Simulate a cluster under faults. Exit code 1 when something is wrong; the same seed shows it again."""
     from shardforge.sim.faults import KINDS
@@ -32,11 +33,20 @@ def simulate(
 
     works = _chosen("--workload", workload, list(WORKLOADS))
     kinds = _chosen("--faults", faults, list(KINDS)) if faults != "none" else []
+    if observers >= nodes:
+        fail(QueryError("--observers: somebody has to vote", "22023"))
     wrong = 0
     for number in range(seed, seed + runs):
         for work in works:
             began = time.monotonic()
-            report = simulate_one(number, minutes=minutes, workload=work, faults=kinds, nodes=nodes)
+            report = simulate_one(
+                number,
+                minutes=minutes,
+                workload=work,
+                faults=kinds,
+                nodes=nodes,
+                observers=observers,
+            )
             told = " ".join(f"{name} {times}" for name, times in sorted(report.answers.items()))
             typer.echo(
                 f"seed {number} {work}: {report.seconds:.0f} s in {time.monotonic() - began:.1f} s, "

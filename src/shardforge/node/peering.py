@@ -60,7 +60,8 @@ class Peering:
                 (NodeId(node), address)
                 for node, address in zip(known.members, known.addresses, strict=False)
             ]
-            self.learn(AddressBook(0, NodeId(0), nodes))
+            observers = [NodeId(node) for node in known.observers]
+            self.learn(AddressBook(0, NodeId(0), nodes, observers))
         network.on_call(REPORT, self._on_report)
         network.on_call(CREATE, self._on_create)
         network.on_call(DROP, self._on_drop)
@@ -86,8 +87,9 @@ class Peering:
         known = directory.identity
         nodes = sorted(self.book.nodes)
         identity = ClusterIdentity(
-            known.cluster_id, known.name, tuple(n for n, _ in nodes), tuple(a for _, a in nodes)
-        )
+            known.cluster_id, known.name, tuple(n for n, _ in nodes), tuple(a for _, a in nodes),
+            tuple(sorted(self.book.observers)),
+        )  # fmt: skip
         if identity != known:
             await self._blocking.run(lambda: directory.write_identity(identity))
 

@@ -6,6 +6,7 @@ stays locked for as long as the node runs.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from shardforge.node.joining import join
 from shardforge.node.reports import AddressBook
 from shardforge.server.peer.network import PeerNetwork
 from shardforge.storage.layout import DataDirectory, NodeIdentity
+
+log = logging.getLogger("shardforge.node")
 
 
 class Standing:
@@ -56,7 +59,12 @@ class Standing:
             return NodeIdentity(self.id, cluster_id or str(uuid.uuid4()), name)
         if known is not None and not self._config.cluster.node_id:
             self.id = NodeId(known.node_id)
-        return self._open(path, name if known is None else known.cluster_name, "").node
+        directory = self._open(path, name if known is None else known.cluster_name, "")
+        if self._config.cluster.observer and self.id not in directory.identity.observers:
+            log.warning(
+                "node %d did not join as an observer: cluster.observer changes nothing", self.id
+            )
+        return directory.node
 
     async def become_known(
         self, network: PeerNetwork, seeds: Sequence[str], address: str

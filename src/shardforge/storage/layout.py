@@ -42,6 +42,8 @@ class ClusterIdentity:
     members: tuple[int, ...]
     addresses: tuple[str, ...] = ()
     """Where the members were reached, in their order."""
+    observers: tuple[int, ...] = ()
+    """The members that never vote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ class DataDirectory:
             found["name"],
             tuple(found["members"]),
             tuple(found.get("addresses", ())),
+            tuple(found.get("observers", ())),
         )
 
     @property
@@ -222,6 +225,7 @@ class DataDirectory:
                 "name": identity.name,
                 "members": list(identity.members),
                 "addresses": list(identity.addresses),
+                "observers": list(identity.observers),
             },
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from shardforge.config import Config
-from shardforge.ids import NodeId, ShardId
+from shardforge.ids import NodeId
 from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.bootstrap import joined_shards, open_shards
 from shardforge.shard.consensus import Timing
@@ -37,7 +37,7 @@ from shardforge.txn.participant import Participant
 from shardforge.txn.resolver import Resolver
 from shardforge.txn.snapshots import Snapshots
 
-Metrics = dict[str, int | float | dict[ShardId, int]]
+Metrics = dict[str, int]
 
 logger = logging.getLogger("shardforge.store")
 
@@ -121,39 +121,25 @@ class Store:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def metrics(self) -> Metrics:
-        """Figures for monitoring: names in `_total` only grow, a mapping holds one figure a shard.
-
-        May be called from any thread.
-        """
-        counters = self.host.counters
+        """Figures of this tenure for monitoring: names in `_total` only grow. The node adds what exists without one."""
         marks = {
             shard.replica.id: list(shard.pending.marks.values()) for shard in self.participants
         }
         every_mark = [mark for found in marks.values() for mark in found]
         prepared = [mark for mark in every_mark if mark.values is not None]
         return {
-            "log_appends_total": counters.appends,
-            "log_entries_total": counters.entries,
-            "log_bytes_total": counters.bytes,
-            "log_fsyncs_total": counters.syncs,
-            "log_fsync_seconds_total": counters.sync_ns / 1e9,
             "transactions_active": self.coordinator.active,
             "snapshots_active": len(self.snapshots),
             "deadlocks_total": self.coordinator.waits.deadlocks,
             "locks_held": len(self._locks),
             "locks_waiting": self._locks.waiting,
             "shards": len(self.participants),
-            "splits_total": counters.splits,
+            "splits_total": self.host.counters.splits,
             "commit_marks": len(every_mark),
             "intents": sum(len(mark.keys) for mark in prepared),
             "garbage_versions_waiting": len(self.garbage),
             "garbage_versions_collected_total": self.garbage.collected,
             "orphans_resolved_total": self.resolver.resolved,
-            "shard_bytes": {
-                shard.replica.id: shard.replica.engine.approximate_size()
-                for shard in self.participants
-            },
-            "shard_applied_index": {replica.id: replica.applied for replica in self.host.replicas},
         }
 
 
