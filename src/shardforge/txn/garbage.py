@@ -87,7 +87,7 @@ class GarbageCollector:
 
     async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The same for a large transaction, letting others run."""
-        writes = iter(list(transaction.writes.values.items()))
+        writes = iter(transaction.writes.values.items())
         while part := list(islice(writes, WRITES_A_TURN)):
             self._note(part, transaction.locks, timestamp)
             await asyncio.sleep(0)

@@ -21,7 +21,7 @@ from shardforge.txn.participant import Participant
 
 CHUNK_MIN = 64
 CHUNK_MAX = 4096
-ROWS_BEFORE_YIELD = 16_384
+ROWS_BEFORE_YIELD = 8_192
 """A scan lets other tasks run after this many rows."""
 
 Chunk = list[tuple[bytes, bytes]]

@@ -22,7 +22,7 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 DEFAULT_WORK_MEMORY = 256 * 1024 * 1024
-ROWS_BEFORE_PAUSE = 10_000
+ROWS_BEFORE_PAUSE = 5_000
 WRITE_WORK = 6
 """How many rows are read in the time that it takes to change one."""
 BATCH_ROWS = 1024

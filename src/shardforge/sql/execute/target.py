@@ -145,26 +145,28 @@ class Target:
         added: list[tuple[Entry, bytes, Row]] = []
         new_keys: list[tuple[bytes, Row]] = []
         in_place: list[tuple[bytes, Row]] = []
-        for key, old, new in changes:
-            assert old is not None, "an update has both rows"
-            assert new is not None, "an update has both rows"
-            new_key = self.writer.row_key(new)
-            if new_key != key:
-                removed[key] = True
-                new_keys.append((new_key, new))
-            else:
-                in_place.append((key, new))
-            for index in touched:
-                before, after = index.entry(old, run), index.entry(new, run)
-                if before == after and new_key == key:
-                    continue
-                if before is not None:
-                    removed[before.key] = before.unique
-                if after is not None:
-                    added.append((after, new_key, new))
+        async for portion in run.portions(changes):
+            for key, old, new in portion:
+                assert old is not None, "an update has both rows"
+                assert new is not None, "an update has both rows"
+                new_key = self.writer.row_key(new)
+                if new_key != key:
+                    removed[key] = True
+                    new_keys.append((new_key, new))
+                else:
+                    in_place.append((key, new))
+                for index in touched:
+                    before, after = index.entry(old, run), index.entry(new, run)
+                    if before == after and new_key == key:
+                        continue
+                    if before is not None:
+                        removed[before.key] = before.unique
+                    if after is not None:
+                        added.append((after, new_key, new))
         await self._replace(removed, added, new_keys, run)
-        for key, new in in_place:
-            run.put(key, self.writer.encode(new))
+        async for rows in run.portions(in_place):
+            for key, new in rows:
+                run.put(key, self.writer.encode(new))
 
     async def _replace(
         self, removed: dict[bytes, bool], added: list[tuple[Entry, bytes, Row]],
@@ -185,12 +187,15 @@ class Target:
                 ) or entry.key in new:
                     raise self.conflict(row, entry, run)
                 new.add(entry.key)
-        for key, locked in removed.items():
-            run.delete(key, blind=not locked)
-        for key, row in new_keys:
-            run.put(key, self.writer.encode(row))
-        for entry, row_key, _ in added:
-            run.put(entry.key, row_key, blind=not entry.unique)
+        async for gone_keys in run.portions(list(removed.items())):
+            for key, locked in gone_keys:
+                run.delete(key, blind=not locked)
+        async for rows in run.portions(new_keys):
+            for key, row in rows:
+                run.put(key, self.writer.encode(row))
+        async for entries in run.portions(added):
+            for entry, row_key, _ in entries:
+                run.put(entry.key, row_key, blind=not entry.unique)
 
     # ---- deleting --------------------------------------------------------------------------------
 
@@ -200,17 +205,20 @@ class Target:
         unique: list[bytes] = []
         plain: list[bytes] = []
         if writer.indexes:
-            for change in changes:
-                assert change.old is not None, "a deleted row was there"
-                for entry in writer.entries(change.old, run):
-                    (unique if entry.unique else plain).append(entry.key)
+            async for portion in run.portions(changes):
+                for change in portion:
+                    assert change.old is not None, "a deleted row was there"
+                    for entry in writer.entries(change.old, run):
+                        (unique if entry.unique else plain).append(entry.key)
             await self.taken(unique, run)
         async for portion in run.portions(changes):
             for change in portion:
                 run.delete(change.key)
-        for key in unique:
-            run.delete(key)
-        for key in plain:
-            run.delete(key, blind=True)
+        async for keys in run.portions(unique):
+            for key in keys:
+                run.delete(key)
+        async for keys in run.portions(plain):
+            for key in keys:
+                run.delete(key, blind=True)
         if self.keys.any:
             self.keys.deleted(changes, run)

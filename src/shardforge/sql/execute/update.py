@@ -161,9 +161,12 @@ class Delete(Change):
         if not found:
             return 0, []
         places: Sequence[int] = self._places
-        changes = [
-            Changed(key, tuple([source[place] for place in places]), None) for key, source in found
-        ]
+        changes: list[Changed] = []
+        async for portion in run.portions(found):
+            changes += [
+                Changed(key, tuple([source[place] for place in places]), None)
+                for key, source in portion
+            ]
         await self.target.delete(changes, run)
         if self._returning is None:
             return len(changes), []
