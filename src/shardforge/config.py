@@ -266,8 +266,7 @@ class ShardingConfig:
         512 * MIB,
         _size(MIB),
         'a size like "512MB", 1MB or more',
-        "A larger shard splits.",
-        later="shard splits",
+        "A larger shard is split in two, while it serves.",
     )
     rebalance_threshold: float = key(
         0.2, _fraction(0.01, 1.0), "a number from 0.01 to 1", "Difference of node load that moves a shard.",

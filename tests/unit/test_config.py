@@ -99,7 +99,8 @@ def test_the_sample_file_names_every_key_with_its_default() -> None:
 
 def test_keys_that_wait_for_a_feature_are_listed() -> None:
     waiting = dict(not_yet_in_force(Config()))
-    assert waiting["sharding.max_shard_size"] == "shard splits"
+    assert waiting["sharding.rebalance_threshold"] == "rebalancing"
+    assert "sharding.max_shard_size" not in waiting
     assert "sql.max_connections" not in waiting
 
 

@@ -40,7 +40,7 @@ EXIT_DIFFERENT = 1
 EXIT_INCOMPLETE = 3
 
 
-def _ask(host: str, method: str, body: bytes = b"", seconds: float = ASK_SECONDS) -> bytes:
+def ask_node(host: str, method: str, body: bytes = b"", seconds: float = ASK_SECONDS) -> bytes:
     """What the node at `host` answers. Raises DatabaseError."""
     from shardforge.server.peer.network import PeerNetwork  # other commands need none of it
 
@@ -55,7 +55,7 @@ def _ask(host: str, method: str, body: bytes = b"", seconds: float = ASK_SECONDS
 
 
 def _ask_document(host: str, method: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_ask(host, method))
+    found: dict[str, Any] = json.loads(ask_node(host, method))
     return found
 
 
@@ -172,7 +172,7 @@ def _verify(host: str, *, quiet: bool) -> Iterator[dict[str, Any]]:
     for shard in track(
         shards, "shards compared", console=console, disable=quiet or not console.is_terminal
     ):
-        answer = _ask(host, "verify", msgspec.msgpack.encode(shard), VERIFY_SECONDS)
+        answer = ask_node(host, "verify", msgspec.msgpack.encode(shard), VERIFY_SECONDS)
         yield msgspec.msgpack.decode(answer)
 
 
@@ -203,7 +203,7 @@ def decommission(
     node: Annotated[int, typer.Option(help="The node's id.")], host: HostOption = DEFAULT_HOST
 ) -> None:
     """Do without a node that will not come back. Run this on the machine of any other node."""
-    _take_out(lambda: _ask(host, "decommission", msgspec.msgpack.encode(node)), node, host)
+    _take_out(lambda: ask_node(host, "decommission", msgspec.msgpack.encode(node)), node, host)
 
 
 def _take_out(ask: Callable[[], object], node: int, host: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from shardforge import __version__
-from shardforge.cli import cluster
+from shardforge.cli import cluster, shard
 from shardforge.cli.demo import demo
 from shardforge.cli.output import fail
 from shardforge.cli.simulate import simulate
@@ -25,6 +25,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(shard.app, name="shard")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A shardforge.toml.")]
 

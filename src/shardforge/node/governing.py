@@ -47,6 +47,7 @@ from shardforge.node.reports import (
     unpack,
 )
 from shardforge.node.rows import MemberRows
+from shardforge.node.splitting import Splitting
 from shardforge.ports import Clock, Network
 from shardforge.raft.confchange import ChangeKind, ConfChange
 from shardforge.shard.descriptor import ShardDescriptor
@@ -81,6 +82,8 @@ class Governing:
         self, host: Host, network: Network, peering: Peering, rows: MemberRows, clock: Clock, factor: int,
         down_after: float, closed: Callable[[], Closed], give_way: Callable[[NodeId], None],
     ) -> None:  # fmt: skip
+        self.splitting: Splitting | None = None
+        """Who splits shards in this tenure."""
         self.members: list[Member] = []
         self.reports: dict[NodeId, NodeReport] = {}
         self._host = host
@@ -102,7 +105,8 @@ class Governing:
         self._wake = asyncio.Event()
         host.listen(self._on_change)
 
-    def _event(self, text: str) -> None:
+    def event(self, text: str) -> None:
+        """Note what happened to the cluster."""
         log.info("%s", text)
         self.events.append({"at_us": self._clock.wall_us(), "event": text})
 
@@ -131,7 +135,7 @@ class Governing:
         [own] = [member for member in self.members if member.id == self._host.node]
         await self._put(replace(own, address=address, version=version))
         await self._publish()
-        self._event(f"node {own.id} serves")
+        self.event(f"node {own.id} serves")
 
     async def close(self) -> None:
         """Ask nobody any more."""
@@ -165,7 +169,7 @@ class Governing:
             now_us = self._clock.wall_us()
             member = admit(self.members, token, address, version, node, now_us, observer=observer)
             await self._put(member)
-        self._event(f"node {member.id} joined at {address}")
+        self.event(f"node {member.id} joined at {address}")
         return member
 
     async def drain(self, node: NodeId) -> None:
@@ -173,14 +177,14 @@ class Governing:
         async with self._changing:
             alive = self.sight().alive
             await self._put(drained(self.members, node, self._factor, alive))
-        self._event(f"node {node} is to leave")
+        self.event(f"node {node} is to leave")
 
     async def decommission(self, node: NodeId) -> None:
         """Do without a node that will not come back. Raises QueryError, ConsensusError."""
         async with self._changing:
             sight = self.sight()
             await self._put(decommissioned(self.members, node, self._factor, sight))
-        self._event(f"node {node} is decommissioned")
+        self.event(f"node {node} is decommissioned")
 
     # ---- how they are ----------------------------------------------------------------------------
 
@@ -260,6 +264,7 @@ class Governing:
         settled = not any(replica.changing_members for replica in others)
         if settled and meta_may_follow(goal, [replica.members for replica in others]):
             await self._step(host.meta, goal, set())
+        await self._make_missing()
         await self._remove_spare(goal)
         await self._let_leave()
 
@@ -274,11 +279,24 @@ class Governing:
         for node in step.create:
             await self._create(replica.descriptor, node)
         if replica.change_members(step.change):
-            self._event(f"shard {replica.id}: {described(step.change)}")
+            self.event(f"shard {replica.id}: {described(step.change)}")
 
     async def _create(self, descriptor: ShardDescriptor, node: NodeId) -> None:
         bare = replace(descriptor, voters=())
         await self._network.call(node, CREATE, pack([bare]), CREATE_SECONDS)
+
+    async def _make_missing(self) -> None:
+        """Have members make replicas that they miss: they got a shard's state from after it was split."""
+        for node, report in list(self.reports.items()):
+            if node not in self._asked_lately():
+                continue
+            held = {shard.shard for shard in report.shards}
+            for replica in self._host.replicas:
+                if node in nodes_of(replica.members) and replica.id not in held:
+                    try:
+                        await self._create(replica.descriptor, node)
+                    except DatabaseError as error:
+                        log.debug("node %d has no shard %d yet: %s", node, replica.id, error)
 
     async def _remove_spare(self, goal: Goal) -> None:
         """Have nodes delete replicas that their groups removed."""
@@ -311,4 +329,4 @@ class Governing:
                     await self._put(replace(member, state=LEFT))
                     self.reports.pop(member.id, None)
                     self.liveness.forget(member.id)
-                    self._event(f"node {member.id} has left")
+                    self.event(f"node {member.id} has left")

@@ -64,6 +64,8 @@ class Leading(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._yielding = False
+        self._offered = 0
+        self._offered_at = -RETRY_SECONDS
         host.listen(self._on_change)
 
     def _on_change(self, _replica: Replica) -> None:
@@ -124,11 +126,26 @@ class Leading(Generic[T]):
             elif self._leads():
                 pause = None if await self._try_begin(self._begin()) else RETRY_SECONDS
             elif self._host.meta_leads and not self._yielding:
-                self._host.draw_leaderships()
-                pause = PULL_SECONDS
+                pause = self._draw()
             elif not self._led():
                 pause = await self._bridge()
             await self._change(pause)
+
+    def _draw(self) -> float:
+        """Draw all leaderships, or leave them to others: without a shard that came out of a split nobody can serve."""
+        host = self._host
+        if host.whole:
+            host.draw_leaderships()
+            return PULL_SECONDS
+        missing = self._offered_at + RETRY_SECONDS - self._now()
+        if missing > 0:
+            return missing
+        self._offered_at = self._now()
+        others = [NodeId(node) for node in host.meta.members.voters if node != host.node]
+        if others:
+            self._offered += 1
+            host.hand_over(others[self._offered % len(others)])
+        return RETRY_SECONDS
 
     async def _bridge(self) -> float | None:
         """Nobody leads: after a while read the past. How long to wait before the next look."""

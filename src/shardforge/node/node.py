@@ -23,7 +23,7 @@ from shardforge.node.figures import Figures, NodeFigures, asked_of
 from shardforge.node.governing import Governing
 from shardforge.node.joining import JOIN
 from shardforge.node.leading import Leading
-from shardforge.node.operations import DECOMMISSION, LEAVE, LOCKS, STATUS, Operations
+from shardforge.node.operations import DECOMMISSION, LEAVE, LOCKS, SPLIT, STATUS, Operations
 from shardforge.node.peering import Peering
 from shardforge.node.public import cluster_of
 from shardforge.node.reports import AddressBook
@@ -35,6 +35,7 @@ from shardforge.server.grpc.gateway import Gateway
 from shardforge.server.peer.network import PeerNetwork
 from shardforge.server.peer.tls import peer_contexts
 from shardforge.server.pgwire.server import Server
+from shardforge.shard.files import Shelf
 from shardforge.shard.host import FilesOf, Host
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
@@ -59,6 +60,8 @@ class Founding(NamedTuple):
     network: Network | None = None
     """None: TCP."""
     make_peers: Callable[..., PeerNetwork] = PeerNetwork
+    forked: Shelf | None = None
+    """Where replicas that come out of splits are kept, with the memory engine."""
 
 
 class Node:
@@ -150,7 +153,7 @@ class Node:
         voters = [NodeId(node) for node in sorted(founding.nodes)] or [self.id]
         self.host = open_host(
             standing.directory, config, self.clock, self._blocking, network, self._random, self.id,
-            voters if identity.founder else (), founding.files_of,
+            voters if identity.founder else (), founding.files_of, founding.forked,
         )  # fmt: skip
         self.peering = Peering(
             self.host, standing.directory, network, self._blocking, self.clock,
@@ -189,6 +192,7 @@ class Node:
         tcp.open_to_strangers(LOCKS, trusted=True)
         tcp.open_to_strangers(LEAVE, trusted=True)
         tcp.open_to_strangers(DECOMMISSION, trusted=True)
+        tcp.open_to_strangers(SPLIT, trusted=True)
         self.host.start()
         self.serving.leading.start()
         if self.host.replicas and self.host.alone:

@@ -15,7 +15,7 @@ from shardforge import __version__
 from shardforge.cluster.members import Member, odd, present
 from shardforge.cluster.status import Known, NodeFigures, ShardFigures, counts, document
 from shardforge.errors import ConsensusError, DatabaseError
-from shardforge.ids import NodeId
+from shardforge.ids import NodeId, ShardId
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.peering import Peering
 from shardforge.node.reports import pack, unpack
@@ -33,6 +33,8 @@ STATUS = "status"
 LOCKS = "locks"
 LEAVE = "leave"
 DECOMMISSION = "decommission"
+SPLIT = "shard.split"
+SPLIT_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
 ALIVE_SECONDS = 3 * ROUND_SECONDS
 
@@ -57,6 +59,7 @@ class Operations:
         network.on_call(LOCKS, self._on_locks)
         network.on_call(LEAVE, self._on_leave)
         network.on_call(DECOMMISSION, self._on_decommission)
+        network.on_call(SPLIT, self._on_split)
 
     # ---- asked here ------------------------------------------------------------------------------
 
@@ -95,12 +98,27 @@ class Operations:
         """Do without a node that will not come back. Raises DatabaseError."""
         await self._forward(DECOMMISSION, node)
 
-    async def _forward(self, method: str, node: NodeId) -> None:
+    async def split(self, shard: ShardId, at: bytes) -> ShardId:
+        """Split a shard at a key, or where it balances (no key); the new shard. Raises DatabaseError."""
+        serving = self._serving_node()
+        if serving != self._host.node:
+            answer = await self._network.call(serving, SPLIT, pack((shard, at)), SPLIT_SECONDS)
+            return ShardId(unpack(answer, int))
+        splitting = self._require().splitting
+        if splitting is None:
+            raise ConsensusError("this node begins to lead at this moment", hint="Try again.")
+        return await splitting.split(shard, at or None)
+
+    def _serving_node(self) -> NodeId:
         serving = self._peering.serving_node()
         if serving is None:
             raise ConsensusError(
                 "no node leads the cluster at present", hint="Try again in a moment."
             )
+        return serving
+
+    async def _forward(self, method: str, node: NodeId) -> None:
+        serving = self._serving_node()
         if serving != self._host.node:
             await self._network.call(serving, method, pack(node), ANSWER_SECONDS)
             return
@@ -138,6 +156,10 @@ class Operations:
     async def _on_decommission(self, _sender: NodeId, body: bytes) -> bytes:
         await self.decommission(NodeId(unpack(body, int)))
         return b""
+
+    async def _on_split(self, _sender: NodeId, body: bytes) -> bytes:
+        shard, at = unpack(body, tuple[int, bytes])
+        return pack(await self.split(ShardId(shard), at))
 
     def _require(self) -> Governing:
         governing = self._governing()

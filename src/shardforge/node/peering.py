@@ -124,6 +124,14 @@ class Peering:
         wanted = unpack(body, list[ShardDescriptor])
         here = {replica.id for replica in self._host.replicas}
         missing = [shard for shard in wanted if shard.id not in here and not shard.voters]
+        for shard in missing:
+            if any(
+                replica.descriptor.span.overlaps(*_bounds(shard)) for replica in self._host.replicas
+            ):
+                # Another replica here has yet to be split, and makes this one when it is.
+                raise StorageError(
+                    f"the keys of shard {shard.id} are in another shard here", "55000"
+                )
         directory = self._directory
         if directory is not None:
             await self._blocking.run(lambda: add_shards(directory, missing))
@@ -149,3 +157,7 @@ class Peering:
             # First: a founder that lost its shards to others would found the cluster again, empty, when it starts.
             await self._blocking.run(directory.found_no_more)
             await self._blocking.run(lambda: directory.remove_shard(shard))
+
+
+def _bounds(shard: ShardDescriptor) -> tuple[bytes, bytes]:
+    return shard.span.start, shard.span.end

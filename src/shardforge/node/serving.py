@@ -20,6 +20,7 @@ from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
 from shardforge.node.peering import Peering
 from shardforge.node.rows import MemberRows
+from shardforge.node.splitting import Splitting
 from shardforge.ports import Blocking, Clock
 from shardforge.server.pgwire.server import Server
 from shardforge.shard.host import Host
@@ -113,7 +114,17 @@ class Serving:
                 except DatabaseError as error:
                     log.warning("the cluster is not looked after yet: %s", error)
                     await self._clock.sleep(ROUND_SECONDS)
-            await governing.run()
+            governing.splitting = splitting = Splitting(
+                host,
+                store.coordinator,
+                self._clock,
+                self._blocking,
+                self._config.sharding.max_shard_size,
+                governing.event,
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(governing.run())
+                group.create_task(splitting.run())
         finally:
             self.governing = None
             await governing.close()

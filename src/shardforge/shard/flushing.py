@@ -7,7 +7,8 @@ Invariant: the log is cut only behind what the engine has durable, and by the pu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from shardforge.errors import DatabaseError
 from shardforge.shard.log import ShardLog
@@ -39,6 +40,7 @@ class Flushing:
         self._bytes = 0
         self._cut_to = 0
         self._task: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     def logged(self, size: int) -> None:
         """So many bytes were written to the log."""
@@ -76,17 +78,39 @@ class Flushing:
         except (OSError, DatabaseError) as error:
             self._failed(error)
 
+    def tidy(self, spans: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give back, behind the replica's work, the space of what was removed from spans of the engine."""
+        engine, before = self._machine.engine, self._tidying
+
+        async def compact() -> None:
+            if before is not None:
+                await asyncio.gather(before, return_exceptions=True)
+            try:
+                for start, end in spans:
+                    await self._blocking.run(partial(engine.compact, start, end))
+            except (OSError, DatabaseError) as error:
+                self._failed(error)
+
+        self._tidying = asyncio.create_task(compact(), name=f"tidy-{self._machine.id}")
+
+    @property
+    def tidying(self) -> bool:
+        """Whether the engine holds more than it will soon."""
+        return self._tidying is not None and not self._tidying.done()
+
     def take_cut(self) -> int:
         """Up to where the log is to be cut now; 0: not at all."""
         cut_to, self._cut_to = self._cut_to, 0
         return cut_to
 
     async def settled(self) -> None:
-        """Return when no flush is under way."""
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Return when nothing of it is under way."""
+        for task in (self._task, self._tidying):
+            if task is not None:
+                await asyncio.gather(task, return_exceptions=True)
 
     def kill(self) -> None:
         """Stop at once."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._tidying):
+            if task is not None:
+                task.cancel()

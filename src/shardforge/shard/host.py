@@ -146,6 +146,9 @@ class Host:
             self._share_caches()
             parent.cache.move(shard.span.start, child.cache)
             child.start(inherits_us)
+            low, high = parent.descriptor.span, shard.span
+            parent.tidy([(b"v" + high.start, b"v" + high.end)])
+            child.tidy([(b"v" + low.start, b"v" + low.end)])
         for listener in list(self._split_listeners):
             listener(parent, child)
         self._changed(child)

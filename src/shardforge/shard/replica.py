@@ -331,6 +331,15 @@ class Replica(GroupMember):
         """Make the engine durable up to what is applied now, and cut the log behind that if it is long."""
         await self._flushing.flush()
 
+    def tidy(self, spans: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give back the space of what was removed from spans of the engine, in the background."""
+        self._flushing.tidy(spans)
+
+    @property
+    def tidying(self) -> bool:
+        """Whether the engine is being tidied: it holds more than it will soon."""
+        return self._flushing.tidying
+
     def _fail(self, error: Exception) -> None:
         self._stop(error)
         self._with.on_failure(self, error)

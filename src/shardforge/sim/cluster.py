@@ -20,8 +20,9 @@ from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
 from shardforge.node.peering import Peering
 from shardforge.node.rows import MemberRows
+from shardforge.node.splitting import Splitting
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
-from shardforge.shard.files import MemoryFiles
+from shardforge.shard.files import MemoryFiles, Shelf
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
 from shardforge.sim.network import SimNetwork
@@ -44,6 +45,8 @@ FLUSH_ENTRIES = 40
 LOG_ENTRIES_MAX = 80
 """So few that a node which was away for a moment needs a snapshot."""
 GC_RETENTION_SECONDS = 2
+SHARD_BYTES_MAX = 1 << 30
+"""So much that a shard splits only when it is told to."""
 
 
 def _config(*, asynchronous: bool) -> Config:
@@ -81,11 +84,14 @@ class SimNode:
         self._observers = {NodeId(n) for n in range(nodes - observers + 1, nodes + 1)}
         voters = min(FACTOR, nodes - observers)
         self._files: dict[ShardId, MemoryFiles] = {}
+        self._forked: Shelf = {}
+        self._held: set[ShardId] = set()
+        """The shards that had a replica since the node started."""
         self._shards: dict[ShardId, ShardDescriptor] = {}
         if number <= voters:
             founders = [NodeId(n) for n in range(1, voters + 1)]
             self._shards = {shard.id: shard for shard in initial_shards(SHARDS, founders)}
-            self._files = {shard: MemoryFiles() for shard in self._shards}
+            self._files = {shard: MemoryFiles(shelf=self._forked) for shard in self._shards}
         rate = 1 + world.random.uniform(-DRIFT_MAX, DRIFT_MAX)
         offset_us = world.random.randrange(-WALL_JUMP_US_MAX, WALL_JUMP_US_MAX)
         self.clock = SimClock(world, self.id, rate, offset_us)
@@ -93,6 +99,7 @@ class SimNode:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = ClosedTimestamps()
         self._network: SimNetwork | None = None
+        self._blocking = SimBlocking(world, self.id)
         self._peering: Peering | None = None
         self._government: asyncio.Task[None] | None = None
         self._yielding: asyncio.Task[None] | None = None
@@ -142,7 +149,7 @@ class SimNode:
         self._network = network = SimNetwork(world, self.id)
         for node, address in self._everyone.items():
             network.set_address(node, address)
-        blocking = SimBlocking(world, self.id)
+        blocking = self._blocking = SimBlocking(world, self.id)
         options = replica_options(self._config, SHARDS + 1)._replace(
             flush_entries=FLUSH_ENTRIES, log_entries_max=LOG_ENTRIES_MAX, cache_bytes=1 << 20
         )
@@ -152,6 +159,8 @@ class SimNode:
             random.Random(world.random.getrandbits(64)), self._failed,
         )  # fmt: skip
         host.open(list(self._shards.values()))
+        self._held = set(self._shards)
+        host.listen_to_splits(lambda _, child: self._held.add(child.id))
         self.host = host
         self._peering = Peering(
             host, None, network, blocking, self.clock, lambda: self._everyone[self.id], lambda: self.serves,
@@ -184,7 +193,8 @@ class SimNode:
             self.host is not None
         ):  # a replica that is new here: what an earlier one left was deleted
             self._shards[shard.id] = shard
-            self._files[shard.id] = MemoryFiles()
+            self._held.add(shard.id)
+            self._files[shard.id] = MemoryFiles(shelf=self._forked)
         return self._files[shard.id]
 
     def _failed(self, replica: Replica, error: Exception) -> None:
@@ -205,12 +215,17 @@ class SimNode:
         await leading.stop()
         for task in sorted(self._tasks, key=hash):
             task.cancel()
-        here = {replica.id for replica in host.replicas}
-        self._shards = {shard: what for shard, what in self._shards.items() if shard in here}
+        for shard, (made, forked) in self._forked.items():  # also one that had no replica yet
+            if shard not in self._shards:
+                self._shards[shard], self._files[shard] = made, forked
+        gone = self._held - {replica.id for replica in host.replicas}
+        self._shards = {shard: what for shard, what in self._shards.items() if shard not in gone}
         for shard in self._shards:
             files = self._files[shard]
             kept = self._world.random.randint(0, files.engine.unflushed_count)
-            self._files[shard] = MemoryFiles(files.engine.crash(kept), files.log.crash())
+            self._files[shard] = MemoryFiles(
+                files.engine.crash(kept), files.log.crash(), self._forked
+            )
 
     # ---- tenures ---------------------------------------------------------------------------------
 
@@ -253,7 +268,17 @@ class SimNode:
                     self.governing = governing
                 except DatabaseError:
                     await self.clock.sleep(ROUND_SECONDS)
-            await governing.run()
+            governing.splitting = splitting = Splitting(
+                host,
+                store.coordinator,
+                self.clock,
+                self._blocking,
+                SHARD_BYTES_MAX,
+                governing.event,
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(governing.run())
+                group.create_task(splitting.run())
         finally:
             self.governing = None
             await governing.close()

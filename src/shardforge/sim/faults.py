@@ -6,10 +6,17 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
+from shardforge.errors import QueryError
+from shardforge.ids import META_SHARD
+from shardforge.keys import BUCKETS, bucket_boundary
 from shardforge.sim.cluster import DOWN_AFTER_SECONDS, SimNode
 from shardforge.sim.world import Weather, World
 
 AT_A_TIME = 2
+SHARDS_MAX = 9
+SPLIT_SECONDS = 5.0
+AT_A_BUCKET = 0.7
+"""How often a shard is split between buckets, which may be empty, and not where it balances."""
 PAUSE_SECONDS = (0.2, 2.0)
 FAULT_SECONDS = (0.1, 2.5)
 JUMP_US_MAX = 100_000_000
@@ -23,6 +30,8 @@ class Faults:
         self._nodes = nodes
         self._kinds = [KINDS[kind] for kind in kinds]
         self.injected = 0
+        self.splits = 0
+        """Shards that were split, as far as the serving node could tell."""
 
     async def run(self, seconds: float) -> None:
         """Inject faults for some time, then heal."""
@@ -133,6 +142,26 @@ class Faults:
         await asyncio.sleep(seconds)
         self._resume(node)
 
+    async def split(self, _node: SimNode, _seconds: float) -> None:
+        """A shard is split: no fault, but everything has to go on in the midst of others."""
+        for node in self._nodes:
+            splitting = None if node.governing is None else node.governing.splitting
+            if splitting is None or node.host is None or len(node.host.replicas) >= SHARDS_MAX:
+                continue
+            shards = [replica.id for replica in node.host.replicas if replica.id != META_SHARD]
+            self._world.random.shuffle(shards)
+            for shard in shards:
+                bucket = self._world.random.randrange(1, BUCKETS)
+                at = bucket_boundary(bucket) if self._world.random.random() < AT_A_BUCKET else None
+                work = node.begin(splitting.split(shard, at))
+                await asyncio.wait({work}, timeout=SPLIT_SECONDS)
+                work.cancel()
+                (outcome,) = await asyncio.gather(work, return_exceptions=True)
+                if isinstance(outcome, int):
+                    self.splits += 1
+                if not isinstance(outcome, QueryError):  # a shard with one key, or a key of another
+                    return
+
     def _resume(self, node: SimNode) -> None:
         self._world.resume(node.id)
         network = self._world.networks.get(node.id)
@@ -151,5 +180,6 @@ KINDS: dict[str, Callable[[Faults, SimNode, float], Awaitable[None]]] = {
     "broken-disk": Faults.broken_disk,
     "clock": Faults.clock,
     "pause": Faults.pause,
+    "split": Faults.split,
 }
 """The faults by the names that --faults takes."""

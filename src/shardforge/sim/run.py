@@ -41,6 +41,7 @@ class Report:
     answers: dict[str, int] = field(default_factory=dict)
     """How often clients were told what."""
     faults: int = 0
+    splits: int = 0
     deliveries: int = 0
     trace: int = 0
     violations: list[str] = field(default_factory=list)
@@ -121,6 +122,7 @@ class _Simulation:
             report.violations += client.unexpected
         report.seconds = asyncio.get_running_loop().time()
         report.faults = self._faults.injected
+        report.splits = self._faults.splits
         report.deliveries = self._world.deliveries
         report.trace = self._world.trace
 

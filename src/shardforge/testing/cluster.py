@@ -23,7 +23,7 @@ from shardforge.config import Config
 from shardforge.ids import ShardId
 from shardforge.node import Founding, Node
 from shardforge.shard.descriptor import ShardDescriptor
-from shardforge.shard.files import MemoryFiles, ShardFiles
+from shardforge.shard.files import MemoryFiles, ShardFiles, Shelf
 from shardforge.testing.partitions import Cuts, CuttableNetwork
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class Cluster:
         self._config = config
         self._cuts = Cuts()
         self._files: dict[tuple[int, ShardId], MemoryFiles] = {}
+        self._forked: dict[int, Shelf] = {number: {} for number in range(1, nodes + 1)}
         self._cluster_id = str(uuid.uuid4())
         self._ports = dict(zip(range(1, nodes + 1), _free_ports(nodes), strict=True))
         self._running: dict[int, Node] = {}
@@ -104,14 +105,26 @@ class Cluster:
         )
         nodes = {n: f"127.0.0.1:{p}" for n, p in self._ports.items()}
         founding = Founding(
-            self._cluster_id, nodes, self._files_of(number), None, self._network_maker()
+            self._cluster_id,
+            nodes,
+            self._files_of(number),
+            None,
+            self._network_maker(),
+            self._forked[number],
         )
         node = Node(config, founding=founding)
         await node.start()
         self._running[number] = node
 
     def _files_of(self, number: int) -> Callable[[ShardDescriptor], ShardFiles]:
-        return lambda shard: self._files.setdefault((number, shard.id), MemoryFiles())
+        shelf = self._forked[number]
+
+        def files_of(shard: ShardDescriptor) -> ShardFiles:
+            if shard.id in shelf:
+                return shelf[shard.id][1]
+            return self._files.setdefault((number, shard.id), MemoryFiles(shelf=shelf))
+
+        return files_of
 
     def _network_maker(self) -> Callable[..., CuttableNetwork]:
         return lambda *arguments: CuttableNetwork(self._cuts, *arguments)
@@ -125,7 +138,9 @@ class Cluster:
         self._do(self._running.pop(node).kill())
         for (owner, shard), files in list(self._files.items()):
             if owner == node:
-                self._files[owner, shard] = MemoryFiles(files.engine.crash(), files.log.crash())
+                self._files[owner, shard] = _crashed(files, self._forked[node])
+        for shard, (made, files) in list(self._forked[node].items()):
+            self._forked[node][shard] = (made, _crashed(files, self._forked[node]))
 
     def partition(self, *sides: set[int]) -> None:
         """Let no node talk to one of another side; those not named are one more. Clients reach all of them."""
@@ -155,6 +170,10 @@ def cluster(nodes: int = 3, config: Config | None = None) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+def _crashed(files: MemoryFiles, shelf: Shelf) -> MemoryFiles:
+    return MemoryFiles(files.engine.crash(), files.log.crash(), shelf)
 
 
 async def _all(made: Cluster, nodes: int) -> None:

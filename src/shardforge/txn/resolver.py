@@ -56,16 +56,23 @@ class Resolver:
 
     async def settle(self, txn: TxnId, anchor: bytes) -> None:
         """Make the transaction's fate final, and carry it out everywhere."""
-        while True:
-            home = self._router.shard_of(anchor)
-            record = record_of(home.replica.engine, anchor, txn)
-            if record is not None:
-                break
-            if await _propose(home, AbortRecord(txn, anchor)) is Outcome.UNKNOWN:
-                return  # the anchor's replica stopped: nothing is decided
+        record = await self._decided(txn, anchor)
+        if record is None:
+            return  # the anchor's replica stopped, or leads no more: nothing is decided
         if await self._carry_out(txn, record):
             await _propose(self._router.shard_of(anchor), Forget(txn, anchor))
             self.resolved += 1
+
+    async def _decided(self, txn: TxnId, anchor: bytes) -> Record | None:
+        home = None
+        while home is not self._router.shard_of(anchor):  # it may be split meanwhile
+            home = self._router.shard_of(anchor)
+            if record_of(home.replica.engine, anchor, txn) is None:
+                await _propose(home, AbortRecord(txn, anchor))
+            record = record_of(home.replica.engine, anchor, txn)
+            if record is not None:
+                return record
+        return None
 
     async def _carry_out(self, txn: TxnId, record: Record) -> bool:
         """Resolve the intents that are left; whether all of them are (rule R5: until then the record stays)."""

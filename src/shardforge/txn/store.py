@@ -18,7 +18,7 @@ from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.bootstrap import joined_shards, open_shards
 from shardforge.shard.consensus import Timing
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
-from shardforge.shard.files import DiskFiles, MemoryFiles
+from shardforge.shard.files import DiskFiles, MemoryFiles, Shelf
 from shardforge.shard.host import FilesOf, Host
 from shardforge.shard.peers import NoPeers
 from shardforge.shard.replica import Replica
@@ -178,9 +178,10 @@ def open_host(
     node: NodeId,
     voters: Sequence[NodeId],
     in_memory: FilesOf | None = None,
+    forked: Shelf | None = None,
     on_failure: Callable[[Replica, Exception], None] = _report_failure,
 ) -> Host:
-    """The replicas of a node's directory, or of memory, where `in_memory` may keep them.
+    """The replicas of a node's directory, or of memory, where `in_memory` may keep them, and `forked` those of splits.
 
     Those of a new cluster are made now, with these first voters; a node that joins one (no `voters`) is given its own.
 
@@ -189,7 +190,9 @@ def open_host(
     count = config.sharding.initial_shard_count
     if directory is None:
         shards = initial_shards(count, voters) if voters else []
-        files_of: FilesOf = in_memory or (lambda _: MemoryFiles())
+        shelf: Shelf = {} if forked is None else forked
+        files_of: FilesOf = in_memory or (lambda _: MemoryFiles(shelf=shelf))
+        shards += [made for made, _ in shelf.values()]
     else:
         shards = open_shards(directory, count, voters) if voters else joined_shards(directory)
         files_of = files_on_disk(directory, config)
@@ -239,7 +242,7 @@ async def open_store(
     """Open, or make, the store of a node that is alone; `directory` None: in memory."""
     node = NodeId(config.cluster.node_id or 1)
     host = open_host(
-        directory, config, clock, blocking, NoPeers(), random.Random(0), node, [node], None, on_failure
+        directory, config, clock, blocking, NoPeers(), random.Random(0), node, [node], None, None, on_failure
     )  # fmt: skip
     host.start()
     await host.serving()
