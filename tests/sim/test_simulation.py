@@ -128,6 +128,9 @@ async def _claim_and_forget(transaction: Transaction, key: bytes) -> None:
     await transaction.claim(key)
 
 
+UNSPLIT = tuple(kind for kind in KINDS if kind != "split")
+"""These builds are broken elsewhere; one whose answers run ahead of its disk answers forever once replicas split."""
+
 MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
     "an fsync that does nothing": (
         "counter",
@@ -136,7 +139,7 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
     ),
     "acknowledged before it is durable": (
         "counter",
-        tuple(KINDS),
+        UNSPLIT,
         patch.object(Raft, "respond_to_append", _acknowledge_at_once),
     ),
     "a lease without a quorum": (
@@ -146,22 +149,22 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
     ),
     "readers that ignore marks": (
         "bank",
-        tuple(KINDS),
+        UNSPLIT,
         patch.object(Mark, "hides_from", lambda _mark, _timestamp: False),
     ),
     "commit keys that are not looked up": (
         "once",
-        tuple(KINDS),
+        UNSPLIT,
         patch.object(commit_key, "claim", _claim_and_forget),
     ),
     "a feed that resolves over commits under way": (
         "fed-bank",
-        tuple(KINDS),
+        UNSPLIT,
         patch.object(Feed, "resolve", _resolve_now),
     ),
     "no validation of what was read": (
         "append",
-        tuple(KINDS),
+        UNSPLIT,
         patch.object(CommitProcess, "_validate", lambda _commit: None),
     ),
 }
