@@ -3,8 +3,9 @@
     python -m bench.cluster [--seconds 15] [--rounds 3] [--scale 10] [--clients 1,8,32] [--quick] [--profile SECONDS]
 
 pgbench's simple-update and TPC-B, then puts and linearizable gets of single keys (at 1, 8 and 64 clients), and the
-processor time that each member of a cluster takes for one transaction. What is not installed is left out, and said.
-`--profile` ends with where the serving node's time goes at 32 clients (py-spy).
+processor time that each member of a cluster, and pgbench, takes for one transaction. What is not installed is left out,
+and said.
+`--profile` ends with where ShardForge's time goes at 32 clients: threads, and functions of the serving node (py-spy).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from bench import etcd
 from bench.clusters import Three, three_postgres, three_shardforge
 from bench.load import consistent, loaded, make_keys, rate
-from bench.profile import profile
+from bench.profile import pgbench_cpu_seconds, profile
 from bench.report import Report
 from bench.servers import postgres_folder
 
@@ -55,9 +56,11 @@ def main() -> None:
             print("etcd is not installed (Debian: etcd-server): left out")
         _keys(clusters, members, options)
         if options.profile:
-            profile(clusters[-1].front, options.profile)
+            profile(clusters[-1], options.profile)
     finally:
-        for cluster in (*clusters, *members):
+        for member in members:
+            member.stop()
+        for cluster in clusters:
             cluster.stop()
 
 
@@ -76,7 +79,8 @@ def _transactions(clusters: Sequence[Three], options: argparse.Namespace) -> Non
                 costs = [cost for _, cost in figures]
             report.rounds(f"{workload}, {clients} clients, tx/s", rounds)
             for cluster, cost in zip(clusters, costs, strict=True):
-                text = " + ".join(f"{microseconds:.0f}" for microseconds in cost)
+                *servers, client = (f"{microseconds:.0f}" for microseconds in cost)
+                text = f"{' + '.join(servers)}, pgbench {client}"
                 report.note(f"    {cluster.front.name}, {workload}, {clients}: CPU us/tx", text)
     for cluster in clusters:
         name = cluster.front.name
@@ -86,10 +90,12 @@ def _transactions(clusters: Sequence[Three], options: argparse.Namespace) -> Non
 
 
 def _costed(cluster: Three, workload: str, clients: int, seconds: int) -> tuple[float, list[float]]:
-    """(transactions a second, microseconds of each member's processor for one)."""
-    before = cluster.cpu_seconds()
+    """(transactions a second, microseconds of each member's processor for one, and pgbench's)."""
+    before, client = cluster.cpu_seconds(), pgbench_cpu_seconds()
     found = rate(cluster.front, workload, clients, seconds, "prepared")
-    after = cluster.cpu_seconds()
+    client = pgbench_cpu_seconds() - client
+    after = [*cluster.cpu_seconds(), client]
+    before.append(0.0)
     count = found * seconds
     return found, [(b - a) * 1e6 / count for a, b in zip(before, after, strict=True)]
 

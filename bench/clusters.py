@@ -61,13 +61,13 @@ def status_of(node: Running) -> dict[str, Any]:
     return document
 
 
-def three_shardforge(settings: dict[str, str] | None = None) -> Three:
+def three_shardforge(*, metrics: bool = False) -> Three:
     """Three nodes with defaults, every shard on all of them."""
-    nodes = [start_shardforge(settings=settings)]
+    nodes = [start_shardforge(metrics=metrics)]
     three = Three(nodes)
     try:
         for _ in range(2):
-            nodes.append(start_shardforge(settings=settings, joins=[f"127.0.0.1:{nodes[0].port}"]))
+            nodes.append(start_shardforge(joins=[f"127.0.0.1:{nodes[0].port}"], metrics=metrics))
 
         def whole() -> bool:
             status = status_of(nodes[0])

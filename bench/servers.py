@@ -42,6 +42,7 @@ class Running:
     process: subprocess.Popen[bytes]
     folder: Path
     start_seconds: float = 0.0
+    metrics_port: int = 0
     user: str = "shardforge"
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -106,11 +107,12 @@ def _wait_ready(running: Running) -> None:
 
 
 def start_shardforge(
-    *, settings: dict[str, str] | None = None, joins: list[str] | None = None
+    *, settings: dict[str, str] | None = None, joins: list[str] | None = None, metrics: bool = False
 ) -> Running:
     """One ShardForge node with defaults, but for `settings` (environment variables); it joins those at `joins`."""
     folder = Path(tempfile.mkdtemp(prefix="shardforge-bench-"))
     port = free_port()
+    metrics_port = free_port() if metrics else 0
     command = [
         sys.executable,
         "-m",
@@ -120,13 +122,14 @@ def start_shardforge(
         str(folder / "data"),
         "--bind",
         f"127.0.0.1:{port}",
+        *(("--metrics-port", str(metrics_port)) if metrics else ()),
         *(word for address in joins or [] for word in ("--join", address)),
     ]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env={**os.environ, **(settings or {})}
         )
-    running = Running("ShardForge", port, process, folder)
+    running = Running("ShardForge", port, process, folder, metrics_port=metrics_port)
     _wait_ready(running)
     return running
 
