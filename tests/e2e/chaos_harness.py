@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +31,8 @@ SETTINGS = {
 }
 """Logs so short that a node which was away needs a snapshot; spare nodes soon take the place of a silent one."""
 PAUSE_SECONDS = (0.1, 4.0)
+SPLITTING_SECONDS = (0.3, 1.5)
+"""When a command that was just begun asks the cluster, and is answered."""
 
 
 class Chaos:
@@ -53,6 +57,12 @@ class Chaos:
             "restart any node": lambda: self._restart(self._any()),
             "replace the serving node": lambda: self._replace(self._cluster.serving()),
             "replace any node": lambda: self._replace(self._any()),
+            "split a shard": lambda: self._split([]),
+            "split a shard and kill the serving node": lambda: self._split(
+                [self._cluster.serving()]
+            ),
+            "split a shard and kill any node": lambda: self._split([self._any()]),
+            "split a shard and kill all nodes": lambda: self._split(self._all),
         }
 
     @property
@@ -106,6 +116,19 @@ class Chaos:
         left = self._cluster.leave(number)
         assert left.ended() == 0
 
+    def _split(self, killed: list[int]) -> None:
+        """Have a shard split where it balances, and kill nodes in the midst of it; one with a single key is left."""
+        node = self._cluster.nodes[self._any()]
+        status = self._cluster.status()
+        shard = self._random.choice([one["id"] for one in status["shards"] if one["id"]])
+        command = [*node.prefix, sys.executable, "-m", "shardforge", "shard", "split", "--shard", str(shard),
+                   "--host", f"127.0.0.1:{node.port}"]  # fmt: skip
+        asked = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if killed:
+            time.sleep(self._random.uniform(*SPLITTING_SECONDS))
+            self._kill(killed)
+        asked.wait(timeout=90)
+
 
 def run(
     folder: Path, network: Network, *, nodes: int, rounds: int, seed: int, only: str = ""
@@ -129,7 +152,7 @@ def run(
                 verified = cluster.verify()
                 entries = sum(shard["index"] for shard in verified["shards"])
                 print(f"round {number}: {what}: served after {resumed:.1f} s, settled after {settled:.1f} s, "
-                      f"equal at {entries} entries", flush=True)  # fmt: skip
+                      f"equal at {entries} entries in {len(verified['shards'])} shards", flush=True)  # fmt: skip
                 clients.check_so_far()
             clients.end()
             cluster.settle()
