@@ -7,7 +7,7 @@ state of an execution, so one plan may run many times at once: all of it is here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from sys import getsizeof
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,12 @@ WRITE_WORK = 6
 """How many rows are read in the time that it takes to change one."""
 BATCH_ROWS = 1024
 """Rows that an operator hands on at once, about."""
+
+
+def portions(changes: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The changes, so many at once that a node may be busy with them; then `Run.changed` is due."""
+    for start in range(0, len(changes), BATCH_ROWS):
+        yield changes[start : start + BATCH_ROWS]
 
 
 class RowNumbers(Protocol):
@@ -178,12 +184,9 @@ class Run:
             self.work = 0
             await asyncio.sleep(0)
 
-    async def portions(self, changes: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-        """The changes in portions, letting others run between them."""
-        for start in range(0, len(changes), BATCH_ROWS):
-            portion = changes[start : start + BATCH_ROWS]
-            yield portion
-            await self.breathe(WRITE_WORK * len(portion))
+    async def changed(self, rows: int) -> None:
+        """Let others run after a portion of changes."""
+        await self.breathe(WRITE_WORK * rows)
 
     def hold_bytes(self, size: int) -> None:
         """Account for `size` bytes; 53200 past the limit. See `Account`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardforge.sql.bind import tree
 from shardforge.sql.catalog.descriptors import ROWID_COLUMN
 from shardforge.sql.execute.conflict import Conflict
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
 from shardforge.sql.execute.expressions import Function, compile_expression
 from shardforge.sql.execute.operators import Batches, Operator, ValuesScan, chunks
 from shardforge.sql.execute.returning import Returning, result_layout
@@ -95,11 +95,12 @@ class Insert(Operator):
         count = 0
         async with aclosing(self._sources(run)) as source:
             async for batch in source:
-                async for portion in run.portions(batch):
+                for portion in portions(batch):
                     done, result = await self.insert(portion, run)
                     count += done
                     if result:
                         yield result
+                    await run.changed(len(portion))
         run.memo[self] = count
 
     async def _sources(self, run: Run) -> Batches:

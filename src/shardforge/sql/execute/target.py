@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from shardforge.sql.catalog.descriptors import Index
 from shardforge.sql.execute.constraints import RowRules, unique_violation
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
 from shardforge.sql.execute.foreign_keys import ForeignKeys
 from shardforge.sql.execute.rowwriter import Entry, RowWriter
 from shardforge.sql.plan.nodes import TableChange
@@ -125,8 +125,9 @@ class Target:
             if len(changes) <= BATCH_ROWS:
                 self._overwrite(changes, run)
             else:
-                async for portion in run.portions(changes):
+                for portion in portions(changes):
                     self._overwrite(portion, run)
+                    await run.changed(len(portion))
         else:
             await self._move(changes, touched, run)
         if self.keys.any:
@@ -145,7 +146,7 @@ class Target:
         added: list[tuple[Entry, bytes, Row]] = []
         new_keys: list[tuple[bytes, Row]] = []
         in_place: list[tuple[bytes, Row]] = []
-        async for portion in run.portions(changes):
+        for portion in portions(changes):
             for key, old, new in portion:
                 assert old is not None, "an update has both rows"
                 assert new is not None, "an update has both rows"
@@ -163,10 +164,12 @@ class Target:
                         removed[before.key] = before.unique
                     if after is not None:
                         added.append((after, new_key, new))
+            await run.changed(len(portion))
         await self._replace(removed, added, new_keys, run)
-        async for rows in run.portions(in_place):
+        for rows in portions(in_place):
             for key, new in rows:
                 run.put(key, self.writer.encode(new))
+            await run.changed(len(rows))
 
     async def _replace(
         self, removed: dict[bytes, bool], added: list[tuple[Entry, bytes, Row]],
@@ -187,15 +190,18 @@ class Target:
                 ) or entry.key in new:
                     raise self.conflict(row, entry, run)
                 new.add(entry.key)
-        async for gone_keys in run.portions(list(removed.items())):
+        for gone_keys in portions(list(removed.items())):
             for key, locked in gone_keys:
                 run.delete(key, blind=not locked)
-        async for rows in run.portions(new_keys):
+            await run.changed(len(gone_keys))
+        for rows in portions(new_keys):
             for key, row in rows:
                 run.put(key, self.writer.encode(row))
-        async for entries in run.portions(added):
+            await run.changed(len(rows))
+        for entries in portions(added):
             for entry, row_key, _ in entries:
                 run.put(entry.key, row_key, blind=not entry.unique)
+            await run.changed(len(entries))
 
     # ---- deleting --------------------------------------------------------------------------------
 
@@ -205,20 +211,24 @@ class Target:
         unique: list[bytes] = []
         plain: list[bytes] = []
         if writer.indexes:
-            async for portion in run.portions(changes):
+            for portion in portions(changes):
                 for change in portion:
                     assert change.old is not None, "a deleted row was there"
                     for entry in writer.entries(change.old, run):
                         (unique if entry.unique else plain).append(entry.key)
+                await run.changed(len(portion))
             await self.taken(unique, run)
-        async for portion in run.portions(changes):
+        for portion in portions(changes):
             for change in portion:
                 run.delete(change.key)
-        async for keys in run.portions(unique):
+            await run.changed(len(portion))
+        for keys in portions(unique):
             for key in keys:
                 run.delete(key)
-        async for keys in run.portions(plain):
+            await run.changed(len(keys))
+        for keys in portions(plain):
             for key in keys:
                 run.delete(key, blind=True)
+            await run.changed(len(keys))
         if self.keys.any:
             self.keys.deleted(changes, run)

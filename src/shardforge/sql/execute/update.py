@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardforge.sql.bind.tree import ColumnId
-from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
+from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.locking import Restart
 from shardforge.sql.execute.operators import Change
@@ -49,17 +49,19 @@ class LockedSource:
         if self._scan is not None:
             return await self._known(self._scan, run)
         found: dict[bytes, Row] = {}
-        async for rows in run.portions(await self._source.all_rows(run)):
+        for rows in portions(await self._source.all_rows(run)):
             for row in rows:
                 found.setdefault(row[self._key], row)
+            await run.changed(len(rows))
         keys = list(found)
         held = await run.transaction.lock(keys, self._strength, WaitPolicy.BLOCK)
         for lock in held:
             if lock.changed:
                 raise Restart
         there: list[tuple[bytes, Row]] = []
-        async for portion in run.portions(held):
+        for portion in portions(held):
             there += [(lock.key, found[lock.key]) for lock in portion if lock.value is not None]
+            await run.changed(len(portion))
         return there
 
     async def _known(self, scan: TableScanOperator, run: Run) -> list[tuple[bytes, Row]]:
@@ -115,8 +117,9 @@ class Update(Change):
         if len(found) <= BATCH_ROWS:
             await self._complete(found, changes, run)
         else:
-            async for portion in run.portions(found):
+            for portion in portions(found):
                 await self._complete(portion, changes, run)
+                await run.changed(len(portion))
         await self.target.update(changes, self._assigned, run)
         if self._returning is None:
             return len(changes), []
@@ -162,11 +165,12 @@ class Delete(Change):
             return 0, []
         places: Sequence[int] = self._places
         changes: list[Changed] = []
-        async for portion in run.portions(found):
+        for portion in portions(found):
             changes += [
                 Changed(key, tuple([source[place] for place in places]), None)
                 for key, source in portion
             ]
+            await run.changed(len(portion))
         await self.target.delete(changes, run)
         if self._returning is None:
             return len(changes), []
