@@ -136,7 +136,8 @@ class Peering:
         if directory is not None:
             await self._blocking.run(lambda: add_shards(directory, missing))
         self._host.adopt(missing)
-        log.info("node %d asked for replicas of shards %s", sender, [s.id for s in missing])
+        if missing:  # who asks may not know yet that a split made one
+            log.info("node %d asked for replicas of shards %s", sender, [s.id for s in missing])
         return b""
 
     async def _on_drop(self, sender: NodeId, body: bytes) -> bytes:
