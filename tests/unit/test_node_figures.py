@@ -115,7 +115,7 @@ def test_a_snapshot_is_counted_at_both_ends():
         )
         assert at_first == (0, 0)
         pin = int(shard._pin())
-        piece, last = await shard.snapshot_piece(pin, b"")
+        piece, last = await shard.snapshot_piece(pin, b"", NodeId(2))
         assert last, "it is small"
         staged = taker.host.replicas[1]._files.stage()
         await taker.host._with.fetch.pull(NodeId(serving.id), shard.id, pin, staged)

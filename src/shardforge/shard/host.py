@@ -290,12 +290,12 @@ class Host:
         if self._waiters:
             self._wake_waiters()
 
-    async def _on_pull(self, _sender: NodeId, body: bytes) -> bytes:
+    async def _on_pull(self, sender: NodeId, body: bytes) -> bytes:
         pull = decode_pull(body)
         replica = self._replicas.get(pull.shard)
         if replica is None:
             raise StorageError(f"shard {pull.shard} is not here", "55000")
-        piece, last = await replica.snapshot_piece(pull.pin, pull.after)
+        piece, last = await replica.snapshot_piece(pull.pin, pull.after, sender)
         self.snapshots.sent_bytes += len(piece)
         self.snapshots.sent += last
         return piece

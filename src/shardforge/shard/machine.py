@@ -131,9 +131,9 @@ class StateMachine:
         now = self._clock.monotonic_ns() / 1e9
         return str(self._pins.pin(self.engine, now)).encode()
 
-    async def snapshot_piece(self, pin: int, after: bytes) -> tuple[bytes, bool]:
+    async def snapshot_piece(self, pin: int, after: bytes, node: NodeId) -> tuple[bytes, bool]:
         """A piece of a pinned state, for the node that pulls it, and whether it is the last."""
-        return await self._pins.piece(pin, after, self._clock.monotonic_ns() / 1e9)
+        return await self._pins.piece(pin, after, node, self._clock.monotonic_ns() / 1e9)
 
     async def _replace(self, staged: Engine, index: int) -> None:
         """Put a state fetched from elsewhere, as of entry `index`, in the engine's place."""

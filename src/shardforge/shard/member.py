@@ -177,9 +177,9 @@ class GroupMember(StateMachine, ABC):
     # ---- snapshots -------------------------------------------------------------------------------
 
     def expire_pins(self) -> None:
-        """Let go of states that nobody pulled: whoever was to have them is asked anew where it stands."""
+        """Let go of states that nobody pulls: who was to have them, and pulls no other, is asked where it stands."""
         if self._pins.expire(self._clock.monotonic_ns() / 1e9) and self._node.is_leader:
-            for node in self._node.raft.tracker.progress:
+            for node in sorted(self._node.raft.tracker.progress.keys() - self._pins.pullers()):
                 self._node.report_snapshot(node, failed=True)
 
     def _begin_fetch(self, message: Message) -> None:

@@ -7,7 +7,8 @@
                                               hand the message to the core, which installs the staged engine
 
 A piece holds pairs of the engine in key order, so both engines send alike; a pull without an answer is repeated from
-the last key. The follower sets the pace: one piece is under way at a time. What nobody pulls is let go.
+the last key. The follower sets the pace: one piece is under way at a time. What nobody pulls is let go, and who was to
+have it is asked where it stands: its announcement, or its answer, may be lost.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import google_crc32c
 import msgspec
 
 from shardforge.errors import NetworkError, StorageError
-from shardforge.ids import ShardId
+from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking
 from shardforge.storage.engine import Engine, Pair, Snapshot
 
@@ -28,6 +29,8 @@ METHOD = "snapshot"
 PIECE_BYTES = 1 << 20
 IDLE_SECONDS = 10.0
 """How long a pinned state that nobody pulls is kept."""
+PULLED_SECONDS = 2.0
+"""The same for one that was pulled to its end: its receiver is about to say that it has it."""
 
 _START, _END = b"\x00", b"\xff"
 
@@ -85,12 +88,20 @@ def unpack_piece(answer: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
 
 
 class _Pinned:
-    __slots__ = ("busy", "state", "used_at")
+    __slots__ = ("busy", "node", "pulled", "state", "used_at")
 
     def __init__(self, state: Snapshot, now: float) -> None:
         self.state = state
         self.busy = False
+        self.node: NodeId | None = None
+        """Who pulls it; None before the first piece."""
+        self.pulled = False
         self.used_at = now
+
+    def forgotten(self, now: float) -> bool:
+        """Whether it is not pulled any more."""
+        limit = PULLED_SECONDS if self.pulled else IDLE_SECONDS
+        return not self.busy and now - self.used_at > limit
 
 
 class Pins:
@@ -107,8 +118,10 @@ class Pins:
         self._pinned[number] = _Pinned(engine.snapshot(), now)
         return number
 
-    async def piece(self, number: int, after: bytes, now: float) -> tuple[bytes, bool]:
-        """The next piece of a pinned state, and whether it is the last.
+    async def piece(
+        self, number: int, after: bytes, node: NodeId, now: float
+    ) -> tuple[bytes, bool]:
+        """The next piece of a pinned state for a node, and whether it is the last.
 
         Raises: StorageError 55000: not kept any more, 55006: in use.
         """
@@ -117,20 +130,24 @@ class Pins:
             raise StorageError("the snapshot is not kept any more", "55000")
         if pinned.busy:
             raise StorageError("a piece of the snapshot is being read", "55006")
+        pinned.node = node
         pinned.used_at = now
         pinned.busy = True
         try:
-            return await self._blocking.run(lambda: _read_piece(pinned.state, after))
+            piece, pinned.pulled = await self._blocking.run(
+                lambda: _read_piece(pinned.state, after)
+            )
         finally:
             pinned.busy = False
+        return piece, pinned.pulled
+
+    def pullers(self) -> set[NodeId]:
+        """Who pulls what is kept now."""
+        return {pinned.node for pinned in self._pinned.values() if pinned.node is not None}
 
     def expire(self, now: float) -> bool:
         """Let go what nobody pulled for a while; whether there was any."""
-        old = [
-            number
-            for number, pinned in self._pinned.items()
-            if not pinned.busy and now - pinned.used_at > IDLE_SECONDS
-        ]
+        old = [number for number, pinned in self._pinned.items() if pinned.forgotten(now)]
         for number in old:
             self._pinned.pop(number).state.close()
         return bool(old)
