@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 KINDS = ("new_order", "payment", "order_status", "delivery", "stock_level")
 RETRIED = frozenset({"40001", "40P01"})
 """SQLSTATEs after which a terminal repeats its transaction."""
-FAILOVER = frozenset({"08006", "25006", "40003", "57P01", "57P03"})
+FAILOVER = frozenset({"08003", "08006", "25006", "40003", "57P01", "57P03"})
 """SQLSTATEs that a client may be told when the node that served it is lost."""
 
 

@@ -116,9 +116,10 @@ class _Terminal:
         """Whether the transaction was committed, however many attempts that took."""
         results = self._results
         while asyncio.get_running_loop().time() < end:
+            connection = self._connection
             try:
-                connection = self._connection
                 if connection is None or connection.is_closed():
+                    connection = None
                     connection = self._connection = await self._connect()
                 async with connection.transaction(isolation=self._load.isolation):
                     await action.run(connection)
@@ -133,8 +134,9 @@ class _Terminal:
                     results.errors[f"{kind}: {error.sqlstate} {error}"] += 1
                     return False
                 return await self._lost()
-            except (OSError, asyncpg.InterfaceError, TimeoutError) as error:
-                if not self._load.survives:
+            except (OSError, asyncpg.InterfaceError) as error:
+                hangs = isinstance(error, TimeoutError) and connection is not None
+                if hangs or not self._load.survives:
                     results.errors[f"{kind}: {error!r}"] += 1
                 return await self._lost()
             else:
