@@ -252,3 +252,11 @@ def test_a_folder_that_cannot_be_opened_is_an_error_in_words(
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not open"):
         RocksEngine(tmp_path / "file", shared)
+
+
+def test_a_scan_of_a_closed_engine_is_refused_in_our_words(tmp_path):
+    engine = RocksEngine(tmp_path / "data", SharedMemory(1 << 20, 4 << 20))
+    engine.close()
+    for reverse in (False, True):
+        with pytest.raises(StorageError):
+            list(engine.scan(b"a", b"z", reverse=reverse))

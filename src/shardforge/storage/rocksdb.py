@@ -240,10 +240,15 @@ class RocksEngine:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[Pair]:
         """The pairs of the span in key order, or against it; the state at this call."""
-        if reverse:
-            return self._backwards(start, end, self._database.items(backwards=True, from_key=end))
-        items = self._database.items(from_key=start, read_opt=_until(end))
-        return self._forwards(start, end, items)
+        try:
+            if reverse:
+                items = self._database.items(backwards=True, from_key=end)
+                return self._backwards(start, end, items)
+            return self._forwards(
+                start, end, self._database.items(from_key=start, read_opt=_until(end))
+            )
+        except Exception as error:  # closed meanwhile
+            raise _failure(error, "read data") from error
 
     def _forwards(self, start: bytes, end: bytes, items: Any) -> Iterator[Pair]:
         size = _CHUNK_MIN

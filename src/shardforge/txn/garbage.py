@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
+from shardforge.errors import StorageError
 from shardforge.ids import ShardId, Timestamp
 from shardforge.keys import prefix_end
 from shardforge.ports import Blocking, Clock
@@ -162,14 +163,19 @@ class GarbageCollector:
         """Look at every version of a shard once, and collect what is garbage."""
         span = replica.descriptor.span
         at: bytes | None = span.start
-        while at is not None:
+        while at is not None and replica.serving_term:
             start, horizon = at, self.horizon()
             self.kept_from = max(self.kept_from, horizon)
-            found = await self._blocking.run(
-                lambda start=start, horizon=horizon: mvcc.garbage(  # type: ignore[misc]
-                    replica.engine, start, span.end, horizon, SWEEP_PAIRS
+            try:
+                found = await self._blocking.run(
+                    lambda start=start, horizon=horizon: mvcc.garbage(  # type: ignore[misc]
+                        replica.engine, start, span.end, horizon, SWEEP_PAIRS
+                    )
                 )
-            )
+            except StorageError:
+                if replica.serving_term:
+                    raise
+                return  # it was closed on the way: the shard is not this node's any more
             if found.batch:
                 self.collected += len(found.batch)
                 replica.defer(Collect([key for key, _ in found.batch]), _ignore)

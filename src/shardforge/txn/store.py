@@ -95,7 +95,12 @@ class Store:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("work in the background has ended: %s", error, exc_info=error)
 
     async def end(self) -> None:
         """Stop the background work: this node does not lead any more. The host goes on."""
