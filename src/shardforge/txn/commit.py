@@ -213,19 +213,22 @@ class CommitProcess:
             return
         router = self._coordinator.router
         txn, since, until = transaction.id, transaction.snapshot, self._timestamp
+        # A shard that is not led here has lost its marks, and may have entries that are not applied yet (rule R6).
         for key in reads.keys:
-            if router.shard_of(key).key_changed(key, txn, since, until):
+            participant = router.shard_of(key)
+            if not participant.term or participant.key_changed(key, txn, since, until):
                 raise _dependency_failure()
         for start, end in reads.spans:
             for participant, low, high in router.shards_of(start, end):
-                if participant.span_changed(low, high, txn, since, until):
+                if not participant.term or participant.span_changed(low, high, txn, since, until):
                     raise _dependency_failure()
 
     def _validate_locks(self) -> None:
         """Rule R4, and R3 for rows locked but not written.
 
         A lock that was held without a break in the leader's memory vouches for its row; where the leader
-        changed, the version that was seen has to be the newest still.
+        changed, the version that was seen has to be the newest still, and the row be locked again: otherwise whoever
+        locked it there meanwhile would vouch for a version that is the newest no more.
         """
         transaction = self._transaction
         broken = [
@@ -235,7 +238,11 @@ class CommitProcess:
         ]
         for key, held in broken:
             participant = self._coordinator.router.shard_of(key)
+            if not participant.term:
+                raise serialization_failure()
             if not participant.versions_unchanged([(key, held.version)], transaction.id):
+                raise serialization_failure()
+            if not participant.locks.acquire(key, transaction.id, held.strength):
                 raise serialization_failure()
 
     # ---- one shard -------------------------------------------------------------------------------
