@@ -131,6 +131,7 @@ class NodeFigures:
             "leader_changes_total": elections.leader_changes,
             "snapshots_sent_total": snapshots.sent,
             "snapshot_bytes_sent_total": snapshots.sent_bytes,
+            "snapshots_receiving": snapshots.receiving,
             "snapshots_received_total": snapshots.received,
             "snapshot_bytes_received_total": snapshots.received_bytes,
             "replication_lag_entries": Labelled(("shard", "node"), lags),

@@ -45,7 +45,7 @@ class StateMachine:
         self._clock = surroundings.clock
         self._blocking = surroundings.blocking
         self._installing = False
-        self._pins = Pins(surroundings.blocking)
+        self._pins = Pins(surroundings.blocking, surroundings.options.piece_bytes)
         self._moments: dict[int, Callable[[], None]] = {}
         self.engine, self._log = opened or files.open()
         self.descriptor = described(self.engine, descriptor)

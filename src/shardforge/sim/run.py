@@ -42,6 +42,8 @@ class Report:
     """How often clients were told what."""
     faults: int = 0
     splits: int = 0
+    interruptions: int = 0
+    """Snapshots that were disturbed in the midst of their transfer."""
     deliveries: int = 0
     trace: int = 0
     violations: list[str] = field(default_factory=list)
@@ -123,6 +125,7 @@ class _Simulation:
         report.seconds = asyncio.get_running_loop().time()
         report.faults = self._faults.injected
         report.splits = self._faults.splits
+        report.interruptions = self._faults.interruptions
         report.deliveries = self._world.deliveries
         report.trace = self._world.trace
 
