@@ -130,6 +130,11 @@ class SimNode:
         instance = self.instance
         return instance is not None and not instance.standby
 
+    @property
+    def believed(self) -> NodeId | None:
+        """Who serves, as far as this node knows: to whom it passes clients on."""
+        return None if self._peering is None else self._peering.serving_node()
+
     def session(self) -> Session:
         """A new session of the superuser, on a node that has an instance."""
         instance = self.instance

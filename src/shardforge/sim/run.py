@@ -168,7 +168,11 @@ class _Simulation:
             assert node.host is not None, "healed"
             for replica in node.host.replicas:
                 replicas.setdefault(replica.id, []).append(replica)
-        wrong = []
+        wrong = [
+            f"node {node.id} takes node {node.believed} for the one that serves"
+            for node in self._nodes
+            if node.believed is None or not self._nodes[node.believed - 1].serves
+        ]
         able = len(self._nodes) - self._observers
         wanted = min(FACTOR, able) + self._observers
         for shard, copies in sorted(replicas.items()):

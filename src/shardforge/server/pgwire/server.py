@@ -142,7 +142,8 @@ class Server:
             return self.grpc.accept_node
         origin, judged_host = read_origin(preamble, transport)
         if self.instance is None or self.instance.standby:
-            raise ConsensusError(f"node {self.config.cluster.node_id} does not serve at present")
+            here = self.config.cluster.node_id if self.peers is None else self.peers.node
+            raise ConsensusError(f"node {here} does not serve at present")
         return lambda: Connection(self, origin=origin, judged_host=judged_host)
 
     def serve(self, instance: Instance) -> None:
