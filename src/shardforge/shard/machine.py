@@ -60,6 +60,10 @@ class StateMachine:
         """About how much the engine holds; 0 while it is being replaced."""
         return 0 if self._installing else self.engine.approximate_size()
 
+    def statistics(self) -> dict[str, int]:
+        """The engine's figures; none while it is being replaced."""
+        return {} if self._installing else self.engine.statistics()
+
     # ---- applying --------------------------------------------------------------------------------
 
     def _application(self, term: int) -> Application:
