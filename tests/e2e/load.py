@@ -10,9 +10,10 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psycopg
 
@@ -21,6 +22,10 @@ from tests.e2e.clusters import ClusterProcesses
 RETRIABLE = {"40001", "40003", "40P01", "57P01", "57P03", "no answer"}
 """What a client may be told; "no answer": the connection broke, or could not be made."""
 ACCOUNTS = 20
+INSIST_SECONDS_MAX = 60.0
+
+Connection = psycopg.Connection[tuple[object, ...]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -115,20 +120,37 @@ class Mover(Client):
             self.wrong.append(f"the accounts hold {row}")
 
 
+def insist(cluster: ClusterProcesses, work: Callable[[Connection], T]) -> T:
+    """What `work` comes to, over another connection whenever a client is to try again. It must bear repetition."""
+    deadline = time.monotonic() + INSIST_SECONDS_MAX
+    while True:
+        try:
+            with cluster.connect() as connection:
+                return work(connection)
+        except psycopg.OperationalError as error:
+            retriable = error.sqlstate is None or error.sqlstate in RETRIABLE
+            if not retriable or time.monotonic() > deadline:
+                raise
+
+
+def _prepare(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS kept (writer int, value int, PRIMARY KEY (writer, value))"
+    )
+    connection.execute("CREATE TABLE IF NOT EXISTS account (id int PRIMARY KEY, balance int)")
+    connection.execute(
+        "INSERT INTO account SELECT g, 0 FROM generate_series(0, %s) g ON CONFLICT DO NOTHING",
+        (ACCOUNTS - 1,),
+    )
+
+
 class Load:
     """The clients. Made by `load`."""
 
     def __init__(self, cluster: ClusterProcesses, writers: int, readers: int, movers: int) -> None:
         self._cluster = cluster
         self._stop = threading.Event()
-        with cluster.connect() as connection:
-            connection.execute(
-                "CREATE TABLE kept (writer int, value int, PRIMARY KEY (writer, value))"
-            )
-            connection.execute("CREATE TABLE account (id int PRIMARY KEY, balance int)")
-            connection.execute(
-                "INSERT INTO account SELECT g, 0 FROM generate_series(0, %s) g", (ACCOUNTS - 1,)
-            )
+        insist(cluster, _prepare)
         dsn = cluster.dsn
         self.writers = [Writer(number, dsn, self._stop) for number in range(writers)]
         self.readers = [
@@ -187,17 +209,16 @@ class Load:
         """Compare what is there with what the clients were told."""
         self.end()
         self.check_so_far()
-        with self._cluster.connect() as connection:
-            for writer in self.writers:
-                found = {v for (v,) in connection.execute(
-                    "SELECT value FROM kept WHERE writer = %s", (writer.number,)
-                )}  # fmt: skip
-                lost = set(writer.acknowledged) - found
-                assert not lost, (
-                    f"writer {writer.number}: acknowledged and lost: {sorted(lost)[:5]}"
-                )  # type: ignore[type-var]
-                made_up = found - set(writer.acknowledged) - writer.unknown
-                assert not made_up, f"writer {writer.number}: refused and there: {made_up}"
+        rows = insist(
+            self._cluster,
+            lambda connection: connection.execute("SELECT writer, value FROM kept").fetchall(),
+        )
+        for writer in self.writers:
+            found = {value for number, value in rows if number == writer.number}
+            lost = set(writer.acknowledged) - found
+            assert not lost, f"writer {writer.number}: acknowledged and lost: {sorted(lost)[:5]}"  # type: ignore[type-var]
+            made_up = found - set(writer.acknowledged) - writer.unknown
+            assert not made_up, f"writer {writer.number}: refused and there: {made_up}"
 
 
 @contextmanager
