@@ -58,7 +58,7 @@ class Tenure:
             config=config, store=store, catalog=catalog, clock=clock, telemetry=telemetry, random=randomness,
             plans=PlanCache(config.sql.statement_cache_size), set_log_level=set_log_level, started_us=started_us,
         )  # fmt: skip
-        return cls(store, instance, catalog.purge_forever())
+        return cls(store, instance, catalog.purge_forever(clock))
 
     @classmethod
     async def stand_by(
