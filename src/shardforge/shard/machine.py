@@ -49,6 +49,13 @@ class StateMachine:
         self._moments: dict[int, Callable[[], None]] = {}
         self.engine, self._log = opened or files.open()
         self.descriptor = described(self.engine, descriptor)
+        self.kept_from = mvcc.kept_from(self.engine)
+        """Readers below it may miss what was removed."""
+
+    @property
+    def installing(self) -> bool:
+        """Whether the engine is being replaced by a state from elsewhere: it is not to be read."""
+        return self._installing
 
     @property
     def id(self) -> ShardId:
@@ -85,6 +92,8 @@ class StateMachine:
             self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.applied = index
+        if application.kept_from:
+            self.kept_from = application.kept_from
         if self._moments and (seen := self._moments.pop(index, None)) is not None:
             seen()
         wrote = self.cache.wrote
@@ -147,6 +156,7 @@ class StateMachine:
         self.engine = await self._blocking.run(lambda: self._files.install(staged, old, log))
         self._installing = False
         self.descriptor = described(self.engine, self.descriptor)
+        self.kept_from = mvcc.kept_from(self.engine)
         self.cache.clear()
         self.applied = index
         self._moments = {at: seen for at, seen in self._moments.items() if at > index}
