@@ -7,7 +7,7 @@ was moved back where it came from. It reads no clock: a round is a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from random import Random
 
 from shardforge.cluster.goal import next_step, nodes_of
@@ -73,8 +73,9 @@ class Model:
             size = random.randrange(MAX_SHARD_SIZE // 8, MAX_SHARD_SIZE)
             chosen = nodes_by_id[: odd(min(factor, nodes))]
             if spread:
-                fullness = {node: random.randrange(10**6) for node in nodes_by_id}
-                chosen = sorted(choose(view, (), nodes_by_id, factor, fullness))
+                few = random.sample(nodes_by_id, min(nodes, 4 * factor))
+                order = {node: place for place, node in enumerate(few)}
+                chosen = sorted(choose(view, (), few, factor, order))
             self._add(ConfState(tuple(chosen)), chosen[0], size if number else MIB)
 
     def _add(self, members: ConfState, leader: NodeId | None, size: int) -> ShardState:
@@ -98,10 +99,12 @@ class Model:
         member = self.members[node]
         self.members[node] = Member(node, "", DRAINING, locality=member.locality)
 
-    def grow(self, share: float) -> None:
-        """Some shards grow, and are split when they are too large."""
+    def grow(self, share: float, near: Collection[NodeId] = ()) -> None:
+        """Some shards grow, those with a voter near, and are split when they are too large."""
         for shard in list(self.shards.values()):
             if shard.id == META_SHARD or self.random.random() > share:
+                continue
+            if near and not set(shard.members.voters) & set(near):
                 continue
             size = int(shard.size_bytes * self.random.uniform(1.0, 1.5))
             self.shards[shard.id] = shard._replace(size_bytes=size)
@@ -250,12 +253,12 @@ class Model:
         mean, surplus = self._surplus()
         return max(map(abs, surplus)) / mean
 
-    def needed(self) -> int:
-        """Bytes that must move at least, so that every node is within the threshold of its due."""
+    def needed(self) -> tuple[int, int]:
+        """Bytes that must move at least, so that every node is within the threshold of its due; how many are not."""
         mean, surplus = self._surplus()
         over = sum(max(0.0, bytes_ - mean * THRESHOLD) for bytes_ in surplus)
         under = sum(max(0.0, -bytes_ - mean * THRESHOLD) for bytes_ in surplus)
-        return int(max(over, under))
+        return int(max(over, under)), sum(abs(bytes_) > mean * THRESHOLD for bytes_ in surplus)
 
     def short(self) -> list[ShardId]:
         """Shards with fewer voters on living nodes than there could be."""

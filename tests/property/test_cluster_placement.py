@@ -19,7 +19,7 @@ from shardforge.cluster.members import LEFT, Member
 from shardforge.cluster.placement import View, choose
 from shardforge.cluster.rebalance import will_hold
 from shardforge.ids import META_SHARD, NodeId
-from tests.property.placement_model import THRESHOLD, Model
+from tests.property.placement_model import MAX_SHARD_SIZE, THRESHOLD, Model
 
 ROUNDS_MAX = 2_000
 WASTE_MAX = 1.15
@@ -29,18 +29,19 @@ SEEDS_SMALL = 100
 
 def rebalanced(model: Model) -> None:
     """Rounds until the cluster is at rest, and what must hold then."""
-    needed, before = model.needed(), model.score.bytes_moved
+    (needed, outside), before = model.needed(), model.score.bytes_moved
     model.run(ROUNDS_MAX)
     assert model.imbalance() <= THRESHOLD
     assert not model.short()
     assert not model.crowded()
     moved = model.score.bytes_moved - before
-    assert moved <= WASTE_MAX * needed + 64 * rebalance.MIB * 8, (moved, needed)
+    # What moves is whole shards.
+    assert moved <= WASTE_MAX * needed + outside * MAX_SHARD_SIZE, (moved, needed)
     assert model.score.back == 0, "nothing goes back where it came from"
 
 
 def test_hundreds_of_nodes_and_thousands_of_shards() -> None:
-    model = Model(Random(1), 200, 2_400, zones=5, moves_max=64, spread=True)
+    model = Model(Random(1), 200, 2_000, zones=5, moves_max=128, spread=True)
     rebalanced(model)
     for _ in range(10):
         model.join()
@@ -54,9 +55,11 @@ def test_hundreds_of_nodes_and_thousands_of_shards() -> None:
     model.drain(NodeId(12))
     rebalanced(model)
     assert model.members[NodeId(11)].state == LEFT
-    model.grow(0.3)
+    for _ in range(3):
+        model.grow(0.9, near=model.able()[:15])
+    assert model.imbalance() > THRESHOLD
     rebalanced(model)
-    assert len(model.shards) > 2_450, "many were split"
+    assert len(model.shards) > 2_050, "many were split"
 
 
 def test_what_is_on_three_nodes_spreads_over_thirty_while_it_grows() -> None:
@@ -85,8 +88,9 @@ def test_figures_that_tremble_move_nothing() -> None:
     assert model.score.back == 0
 
 
-def test_leaders_are_spread_by_load_and_then_stay() -> None:
-    model = Model(Random(5), 12, 240, zones=3, spread=True)
+@pytest.mark.parametrize("spread", [True, False])
+def test_leaders_are_spread_by_load_and_then_stay(spread: bool) -> None:
+    model = Model(Random(5), 12, 240, zones=3, spread=spread)
     model.run(ROUNDS_MAX)
     led = model.led()
     mean = sum(led.values()) / len(led)
@@ -138,7 +142,7 @@ def test_a_planner_that_forgets_what_is_under_way_is_caught(
 ) -> None:
     def waste() -> float:
         model = Model(Random(8), 30, 250, zones=3, moves_max=128)
-        needed = model.needed()
+        needed, _ = model.needed()
         model.run(ROUNDS_MAX)
         return model.score.bytes_moved / needed
 

@@ -152,6 +152,7 @@ class _Scales:
         total = sum(self._held.values())
         self._due = {node: share * total for node, share in due_shares(view).items()}
         self._band = max(balance.threshold * total / len(self._held), float(balance.slack_bytes))
+        self._roomy = {node for node in self._held if self._surplus(node) < 0}
         self._known_legal: dict[tuple[tuple[int, ...], NodeId, NodeId], bool] = {}
         self._shards: dict[NodeId, list[ShardState]] | None = None
         self._given = [shard for shard in shards if shard.id != META_SHARD and shard.size_bytes]
@@ -193,11 +194,13 @@ class _Scales:
         gap = surplus - self._surplus(target)
         limit = surplus if 0 < surplus < gap else gap / 2
 
-        def preference(shard: ShardState) -> tuple[bool, float, int, ShardId]:
+        def preference(shard: ShardState) -> tuple[bool, int, float, int, ShardId]:
             size = shard.size_bytes
+            # Each gets a first voter on a node with room, before one gets a second: so that leaders find room too.
+            roomy = len(self._roomy.intersection(shard.members.voters))
             # Where the source leads, as little load as possible changes its leader.
             load = shard.load / size if shard.leader == source else 0.0
-            return size > limit, load, size if size > limit else -size, shard.id
+            return size > limit, roomy, load, size if size > limit else -size, shard.id
 
         for shard in sorted(self._shards_on(source), key=preference):
             useful = worthwhile(gap, shard.size_bytes)
