@@ -16,6 +16,8 @@ from shardforge.cli.cluster import ask_node
 from shardforge.errors import DatabaseError
 from tests.e2e.clusters import ClusterProcesses
 
+pytestmark = pytest.mark.e2e
+
 SETTINGS = {
     "SHARDFORGE_SECURITY_AUTHENTICATION": "trust",
     "SHARDFORGE_SHARDING_MAX_SHARD_SIZE": "4MB",
