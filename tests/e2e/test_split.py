@@ -26,6 +26,7 @@ ROWS = 16_000
 BATCH = 500
 SHARDS_MIN = 3
 SECONDS_MAX = 30.0
+ATTEMPTS = 10
 
 
 class Writer:
@@ -68,13 +69,31 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcess
     made = ClusterProcesses(tmp_path_factory.mktemp("split"), settings=SETTINGS)
     try:
         made.grow(3)
-        with made.connect() as connection:
-            connection.execute("CREATE TABLE trickle (id int PRIMARY KEY, note text)")
-            connection.execute("CREATE TABLE big (id int PRIMARY KEY, filler text)")
-            connection.execute("CREATE INDEX big_filler ON big (substr(filler, 1, 8))")
+        _make_tables(made)
         yield made
     finally:
         made.kill()
+
+
+def _make_tables(cluster: ClusterProcesses) -> None:
+    """Begin again where the serving node changes meanwhile, as on a busy machine."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with cluster.connect() as connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS trickle (id int PRIMARY KEY, note text)"
+                )
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS big (id int PRIMARY KEY, filler text)"
+                )
+                connection.execute(
+                    "CREATE INDEX IF NOT EXISTS big_filler ON big (substr(filler, 1, 8))"
+                )
+        except psycopg.OperationalError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _load(cluster: ClusterProcesses, first: int, last: int) -> None:
