@@ -132,10 +132,10 @@ def too_deep() -> QueryError:
     )
 
 
-def serialization_failure(detail: str = "") -> TransactionError:
+def serialization_failure(detail: str = "", *, cause: str = "update") -> TransactionError:
     """The error for a transaction that must be retried from its start."""
     return TransactionError(
-        "could not serialize access due to concurrent update",
+        f"could not serialize access due to concurrent {cause}",
         "40001",
         detail=detail,
         hint="The transaction might succeed if retried.",

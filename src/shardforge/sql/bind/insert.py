@@ -333,7 +333,7 @@ def _arbiters(
         index
         for index in table.indexes
         if index.unique
-        and index.state == "public"
+        and index.state != "write_only"
         and index.name
         and _matches(scope, table, index, plain, expressions, wanted, ids)
     ]

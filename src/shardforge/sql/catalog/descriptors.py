@@ -67,7 +67,8 @@ class Index(msgspec.Struct, frozen=True):
     primary: bool = False
     predicate: str | None = None
     state: str = "public"
-    """'public', or 'write_only' while it is being built (kept up to date, not read)."""
+    """'public', or 'write_only' while it is being built (kept up to date, not read). Only in memory 'newer': public,
+    but its entries are newer than the snapshot that is read at, so it is kept up to date and checked, not read."""
     constraint: bool = False
     """Made by PRIMARY KEY or UNIQUE rather than CREATE INDEX."""
     constraint_oid: int = 0

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from shardforge.errors import DatabaseError, QueryError
+from shardforge.ids import Timestamp
 from shardforge.keys import prefix_end
 from shardforge.ports import Clock
 from shardforge.sql.catalog import codec
@@ -90,6 +91,11 @@ class CatalogStore:
         """Set when a committed DDL left something for `purge_dropped`."""
         self.redefined: dict[int, int] = {}
         """Tables whose definition changed since the start, and a timestamp from which they are as they are now."""
+        self.changed = Timestamp(0)
+        """A timestamp from which on the catalog is as it is now."""
+        self.readable_from: dict[int, Timestamp] = {}
+        """Indexes, and storages of rewritten tables, whose entries and rows a snapshot in use may be too old to see:
+        a timestamp from which on they are seen."""
         self._virtual = {} if virtual is None else virtual
         self._current: dict[int, CatalogSnapshot] = {}
         self._by_name: dict[str, CatalogSnapshot] = {}
@@ -240,6 +246,8 @@ class CatalogStore:
         """Make a committed session's changes everybody's; returns the session's new snapshot."""
         changes = snapshot.changes
         if changes:
+            self.changed = self.coordinator.oracle.last
+            self._forget_seen()
             for database_id, current in list(self._current.items()):
                 if any(change.database_id in (0, database_id) for change in changes):
                     self._note_redefined(current, changes)
@@ -250,12 +258,22 @@ class CatalogStore:
         return self._current.get(snapshot.database.id, snapshot)
 
     def _note_redefined(self, before: CatalogSnapshot, changes: Iterable[Change]) -> None:
-        now = self.coordinator.oracle.last
         for change in changes:
             if isinstance(change.descriptor, Table):
-                known = before.relation_by_id(change.id)
-                if not isinstance(known, Table) or known.stored() != change.descriptor.stored():
-                    self.redefined[change.id] = now
+                known = before.table_by_id(change.id)
+                if known is None or known.stored() != change.descriptor.stored():
+                    self.redefined[change.id] = self.changed
+                if known is not None:  # of a new table every older snapshot sees no rows anyway
+                    self.note_unseen(_new_numbers(known, change.descriptor))
+
+    def note_unseen(self, oids: Iterable[int]) -> None:
+        """Indexes or storages (of tables) got their entries or rows just now: older snapshots do not see them."""
+        self.changed = self.coordinator.oracle.last  # no commit before was later
+        self.readable_from.update(dict.fromkeys(oids, self.changed))
+
+    def _forget_seen(self) -> None:
+        oldest = self.coordinator.snapshots.oldest(self.changed)
+        self.readable_from = {oid: at for oid, at in self.readable_from.items() if at > oldest}
 
     def _index_names(self) -> None:
         self._by_name = {s.database.name: s for s in self._current.values()}
@@ -309,6 +327,15 @@ class CatalogStore:
         await transaction.commit()
         if self._next_oid >= self._oid_limit:  # else another task filled it meanwhile
             self._next_oid, self._oid_limit = first, first + _OID_BATCH
+
+
+def _new_numbers(before: Table, now: Table) -> set[int]:
+    """Indexes that the table got, and its storage if that is another."""
+    found: set[int] = {index.id for index in now.indexes}
+    found.difference_update(index.id for index in before.indexes)
+    if now.storage_id != before.storage_id:
+        found.add(now.storage_id)
+    return found
 
 
 def public_schema(database_id: int) -> Change:

@@ -53,7 +53,7 @@ async def _scan(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, bytes
     transaction = ddl.transaction
     if transaction.isolation is Isolation.READ_COMMITTED:
         transaction.begin_statement()
-    elif transaction.snapshot and table.version > 1:
+    elif transaction.snapshot and (table.version > 1 or ddl.is_committed(table)):
         raise unsupported(
             "a change of a table's rows in a REPEATABLE READ or SERIALIZABLE transaction that has read already"
         )

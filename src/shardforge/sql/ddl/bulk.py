@@ -56,8 +56,11 @@ class BulkWriter:
         await self.flush()
         if await self._unique_keys() < self._unique:
             raise DuplicateKeyError
+        table, numbers = self._marker.table, self._marker.indexes
+        indexes = [index.id for index in table.indexes if index.number in numbers]
+        self._ddl.store.note_unseen(indexes if numbers else [table.storage_id])
         transaction = self._ddl.transaction
-        await transaction.lock([self._marker_key], LockStrength.UPDATE, WaitPolicy.BLOCK)
+        await transaction.claim(self._marker_key)  # newer than the transaction's snapshot
         transaction.delete(self._marker_key)
 
     async def flush(self) -> None:

@@ -125,6 +125,10 @@ class Ddl:
         """An oid for a new object."""
         return await self.store.new_oid()
 
+    def is_committed(self, table: Table) -> bool:
+        """Whether others know the table: this transaction has not made it."""
+        return self.store.current(self.catalog.database.name).table_by_id(table.id) is not None
+
     # ---- locks -----------------------------------------------------------------------------------
 
     async def lock(self, table: Object, mode: TableLockMode) -> Object:

@@ -49,7 +49,7 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
             hint="Use STDIN or STDOUT, or psql's \\copy.",
         )
     if node.get("is_from"):
-        return _copy_from(session, node, prepared)
+        return await _copy_from(session, node, prepared)
     node, feed = changefeed.take_options(node)
     if feed is not None:
         form = copy_format(node)
@@ -183,7 +183,7 @@ class _BinaryOut(_Out):
         yield due + TRAILER
 
 
-def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcome:
+async def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcome:
     if session.read_only:
         raise read_only.refusal("COPY FROM", "" if session.past is None else session.past.hint)
     if node.get("whereClause"):
@@ -209,10 +209,11 @@ def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcome:
     }  # fmt: skip
     types = [by_name[name].type_oid for name in names]
     inner = session.prepare_parsed(replace(prepared.statement, node={"InsertStmt": insert}), types)
-    assert inner.executable is not None, "an INSERT is planned"
     context = session.context()
     context.transaction = session.transaction()
     context.transaction.begin_statement()
+    inner = await session.made_ready(inner, context.transaction)
+    assert inner.executable is not None, "an INSERT is planned"
     inputs: list[Callable[[Any], Any]]
     if form.binary:
         inputs = [checked(receive_function(type_oid)) for type_oid in types]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardforge.errors import QueryError, unsupported
-from shardforge.sql.session import read_only
 from shardforge.sql.session.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -71,19 +70,18 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
 
 
 async def _analyze(session: Session, inner: Prepared, params: Sequence[Any]) -> list[str]:
-    executable = inner.executable
-    assert executable is not None, "checked by the caller"
-    if session.read_only:
-        read_only.refuse_writes(inner)
-    context = session.context()
-    context.transaction = session.transaction()
-    if session.past is None:
-        context.transaction.begin_statement()
+    assert inner.executable is not None, "checked by the caller"
+    context, past = session.context(), session.past
+    transaction = context.transaction = session.transaction()
+    if past is None:
+        transaction.begin_statement()
     else:
-        session.past.check(inner)
-        inner = await session.past.begin_statement(context.transaction, inner)
-        executable = inner.executable
-        assert executable is not None, "the same statement"
+        past.check(inner)
+    inner = await session.made_ready(inner, transaction)
+    if past is not None:
+        inner = await past.begin_statement(transaction, inner)
+    executable = inner.executable
+    assert executable is not None, "the same statement"
     begun = session.instance.clock.monotonic_ns()
     lines = await executable.analyze(context, params)
     elapsed_ms = (session.instance.clock.monotonic_ns() - begun) / 1e6

@@ -30,7 +30,7 @@ from shardforge.sql.execute import ExecContext, Executable
 from shardforge.sql.execute.deferral import DeferralMark
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
-from shardforge.sql.session import as_of, commit_key, lifting, read_only, utility
+from shardforge.sql.session import as_of, commit_key, lifting, older_snapshot, read_only, utility
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
@@ -231,11 +231,13 @@ class Session:
             plans.put((text, tuple(declared_types), where), prepared)
         return prepared
 
-    def prepare_parsed(self, statement: Statement, declared_types: Sequence[int] = ()) -> Prepared:
-        """A parsed statement, ready to run."""
+    def prepare_parsed(
+        self, statement: Statement, declared_types: Sequence[int] = (), catalog: CatalogSnapshot | None = None
+    ) -> Prepared:  # fmt: skip
+        """A parsed statement, ready to run; over `catalog` when it is to be seen otherwise than it is."""
         self.instance.telemetry.plan_cache_misses_total += 1
         return prepare_statement(
-            statement, declared_types, self.catalog, self.settings, self.search_path,
+            statement, declared_types, catalog or self.catalog, self.settings, self.search_path,
             utility.result_columns(statement.node, self),
         )  # fmt: skip
 
@@ -497,26 +499,34 @@ class Session:
         if past is not None:
             past.check(prepared)
         transaction = context.transaction = self.transaction()
+        if past is None:
+            transaction.begin_statement()
         if prepared.locks:
-            prepared = await self._lock_tables(prepared)
+            prepared = await self.made_ready(prepared, transaction)
             executable = prepared.executable
             assert executable is not None, "a statement over tables is planned"
-            if self.read_only:
-                read_only.refuse_writes(prepared, "" if past is None else past.hint)
-            if transaction.as_of:
-                as_of.check_tables(self, prepared, transaction.as_of)
         if past is not None:
             prepared = await past.begin_statement(transaction, prepared)
             executable = prepared.executable
             assert executable is not None, "checked to be a query"
             batches = past.stream(executable.stream(self.context(), params))
             return Outcome("SELECT", prepared.columns, batches=batches)
-        transaction.begin_statement()
         if prepared.kind == "select":
             return Outcome("SELECT", prepared.columns, batches=executable.stream(context, params))
         changed = await executable.run(context, params)
         returned = changed.rows if prepared.columns is not None else None
         return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=returned)
+
+    async def made_ready(self, prepared: Prepared, transaction: Transaction) -> Prepared:
+        """The statement as the transaction can run it now: its tables locked, and seen as its snapshot sees them."""
+        prepared = await self._lock_tables(prepared)
+        if self.read_only:
+            read_only.refuse_writes(prepared, "" if self.past is None else self.past.hint)
+        if transaction.as_of:
+            as_of.check_tables(self, prepared, transaction.as_of)
+        elif 0 < transaction.snapshot < self.instance.catalog.changed:
+            prepared = older_snapshot.adapted(self, prepared, transaction.snapshot)
+        return prepared
 
     async def _lock_tables(self, prepared: Prepared) -> Prepared:
         """Lock what the statement uses against DDL; prepared again when a DDL came first."""
