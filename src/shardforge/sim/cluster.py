@@ -16,14 +16,17 @@ from shardforge import __version__
 from shardforge.config import Config
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId, ShardId
+from shardforge.node.cutting import Cutting
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
+from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
 from shardforge.node.rows import MemberRows
 from shardforge.node.splitting import Splitting
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import MemoryFiles, Shelf
 from shardforge.shard.host import Host
+from shardforge.shard.remote.service import ShardService
 from shardforge.shard.replica import Replica
 from shardforge.sim.network import SimNetwork
 from shardforge.sim.world import SimBlocking, SimClock, World
@@ -76,6 +79,8 @@ class SimNode:
         self.host: Host | None = None
         self.leading: Leading[Tenure] | None = None
         self.governing: Governing | None = None
+        self._governing: Governing | None = None
+        self._cutting: Cutting | None = None
         self.failures: list[str] = []
         """Replicas that stopped, and why."""
         self._world = world
@@ -162,16 +167,20 @@ class SimNode:
         self._held = set(self._shards)
         host.listen_to_splits(lambda _, child: self._held.add(child.id))
         self.host = host
-        self._peering = Peering(
+        self._peering = peering = Peering(
             host, None, network, blocking, self.clock, lambda: self._everyone[self.id], lambda: self.serves,
             self._offer,
         )  # fmt: skip
+        service = ShardService(host, network, blocking)
+        self._cutting = Cutting(host, network, blocking)
         surroundings = random.Random(world.random.getrandbits(64))
 
         async def begin() -> Tenure:
             return await Tenure.begin(
                 host, self._config, self.clock, blocking, Telemetry(), surroundings, lambda _: None,
-                self.clock.wall_us(),
+                self.clock.wall_us(), neighbours(
+                    host, service, network, peering, self.clock, lambda: self._governing
+                ),
             )  # fmt: skip
 
         def stand_by() -> Awaitable[Tenure] | None:
@@ -255,10 +264,12 @@ class SimNode:
         assert host is not None, "a tenure has a host"
         assert peering is not None, "a tenure has peers"
         assert network is not None, "a tenure has a network"
+        assert self._cutting is not None, "a tenure has a host"
         governing = Governing(
             host, network, peering, MemberRows(store.coordinator), self.clock, FACTOR, DOWN_AFTER_SECONDS,
-            lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
+            lambda: closed_now(store.oracle.last, store.participants), self._yield_to,
         )  # fmt: skip
+        self._governing = governing
         try:
             while self.governing is None:
                 try:
@@ -270,9 +281,9 @@ class SimNode:
                     await self.clock.sleep(ROUND_SECONDS)
             governing.splitting = splitting = Splitting(
                 host,
-                store.coordinator,
+                store,
                 self.clock,
-                self._blocking,
+                self._cutting,
                 SHARD_BYTES_MAX,
                 governing.event,
             )
@@ -280,7 +291,7 @@ class SimNode:
                 group.create_task(governing.run())
                 group.create_task(splitting.run())
         finally:
-            self.governing = None
+            self.governing = self._governing = None
             await governing.close()
 
     def _yield_to(self, node: NodeId) -> None:

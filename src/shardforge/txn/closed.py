@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from shardforge.ids import ShardId, Timestamp
-from shardforge.shard.replica import Replica
+from shardforge.txn.participant import Participant
 
 OFFERS_MAX = 64
 
@@ -30,21 +30,21 @@ class Closed(msgspec.Struct, frozen=True, array_like=True):
     """The newest that was given at that moment: what was committed before it is at or below this one."""
 
 
-def closed_now(last: Timestamp, replicas: Iterable[Replica]) -> Closed:
+def closed_now(last: Timestamp, participants: Iterable[Participant]) -> Closed:
     """What the serving node can close: `last` is the newest timestamp that was given.
 
-    A mark without a timestamp will get one above `last`; one that has it is not applied yet. A replica that leads no
-    more has forgotten its marks, though the next leader may yet apply what they stood for: then nothing is closed.
+    A mark without a timestamp will get one above `last`; one that has it is not applied yet. Of a shard that is not
+    served at this moment the marks are not known, though what they stand for may be applied: then nothing is closed.
     """
     bound = int(last)
     applied = {}
-    for replica in replicas:
-        if not replica.serving_term:
+    for participant in participants:
+        if not participant.term:
             return Closed(Timestamp(0), {})
-        for mark in replica.pending.marks.values():
+        for mark in participant.pending.marks.values():
             if mark.timestamp:
                 bound = min(bound, mark.timestamp - 1)
-        applied[replica.id] = replica.applied
+        applied[participant.replica.id] = participant.replica.index
     return Closed(Timestamp(bound), applied, last)
 
 

@@ -17,6 +17,7 @@ from shardforge.config import Config
 from shardforge.ids import Timestamp
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.host import Host
+from shardforge.shard.remote.replica import Neighbours
 from shardforge.sql.catalog.store import CatalogStore
 from shardforge.sql.session.instance import Instance, PlanCache
 from shardforge.telemetry import Telemetry
@@ -42,13 +43,19 @@ class Tenure:
         """Whether nobody leads, and only the past is read."""
         return bool(self.instance.standby)
 
+    @property
+    def stands(self) -> bool:
+        """Whether what it rests on is still so."""
+        return isinstance(self.store, StandbyStore) or self.store.stands
+
     @classmethod
     async def begin(
         cls, host: Host, config: Config, clock: Clock, blocking: Blocking, telemetry: Telemetry,
         randomness: random.Random, set_log_level: Callable[[str], None], started_us: int,
+        neighbours: Neighbours | None = None,
     ) -> Tenure:  # fmt: skip
-        """Load the catalog from shards that all lead here. May be cancelled when they do not any more."""
-        store = store_of(host, config, clock, blocking)
+        """Load the catalog from the meta shard, which leads here. May be cancelled when it does not any more."""
+        store = await store_of(host, config, clock, blocking, neighbours)
         try:
             catalog = await CatalogStore.open(store, default_sharding=config.sharding.strategy)
         except BaseException:
