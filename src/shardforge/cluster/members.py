@@ -35,6 +35,8 @@ class Member(msgspec.Struct, frozen=True):
     joined_us: int = 0
     observer: bool = False
     """Its replicas never vote."""
+    locality: str = ""
+    """Where it stands, as tags from the widest place to the narrowest: "zone=a,host=h1"."""
 
     @property
     def may_vote(self) -> bool:
