@@ -131,6 +131,7 @@ async def _claim_and_forget(transaction: Transaction, key: bytes) -> None:
 UNSPLIT = tuple(kind for kind in KINDS if kind != "split")
 """These builds are broken elsewhere; one whose answers run ahead of its disk answers forever once replicas split."""
 
+
 async def _without_validation(_commit: CommitProcess) -> None:
     """Believe everything that was read."""
 

@@ -13,15 +13,17 @@ from collections.abc import Awaitable, Mapping
 
 from shardforge import __version__
 from shardforge.adapters import logs
+from shardforge.cluster.plan import Settings
+from shardforge.cluster.rebalance import Balance
 from shardforge.config import Config
 from shardforge.errors import DatabaseError, TransactionError
 from shardforge.ids import NodeId
+from shardforge.node.changing import Changing
 from shardforge.node.cutting import Cutting
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
 from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
-from shardforge.node.rows import MemberRows
 from shardforge.node.splitting import Splitting
 from shardforge.ports import Blocking, Clock
 from shardforge.server.pgwire.server import Server
@@ -30,10 +32,12 @@ from shardforge.shard.remote.replica import Neighbours
 from shardforge.shard.remote.service import ShardService
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import ClosedTimestamps, closed_now
+from shardforge.txn.closed import ClosedTimestamps
 from shardforge.txn.store import Store
 
 HAND_OVER_SECONDS = 3.0
+MOVES_MAX = 4
+"""Shards that get a new copy at a time."""
 
 log = logging.getLogger("shardforge.node")
 
@@ -64,6 +68,7 @@ class Serving:
         """The same from the moment that it begins to look after the cluster."""
         self._service = ShardService(host, peering.network, blocking)
         self._cutting = Cutting(host, peering.network, blocking)
+        self._changing = Changing(host, peering.network)
         self._government: asyncio.Task[None] | None = None
         self._giving_way: asyncio.Task[None] | None = None
         self.leading: Leading[Tenure] = Leading(
@@ -120,10 +125,10 @@ class Serving:
     async def _govern(self, store: Store) -> None:
         host, peering = self._host, self._peering
         replication = self._config.replication
+        balance = Balance(self._config.sharding.rebalance_threshold)
         governing = Governing(
-            host, peering.network, peering, MemberRows(store.coordinator), self._clock,
-            replication.factor, replication.down_after_sec,
-            lambda: closed_now(store.oracle.last, store.participants), self._yield_to,
+            host, peering.network, peering, store, self._clock, self._changing, replication.factor,
+            Settings(balance, MOVES_MAX), replication.down_after_sec, self._yield_to,
         )  # fmt: skip
         self._governing = governing
         try:

@@ -47,6 +47,11 @@ class Splitting:
         self._event = event
         self._rests: dict[ShardId, float] = {}
 
+    @property
+    def shards(self) -> list[ShardId]:
+        """Every shard, in key order."""
+        return [participant.replica.id for participant in self._store.participants]
+
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:

@@ -13,15 +13,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from shardforge import __version__
+from shardforge.cluster.plan import Settings
+from shardforge.cluster.rebalance import Balance
 from shardforge.config import Config
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId, ShardId
+from shardforge.node.changing import Changing
 from shardforge.node.cutting import Cutting
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
 from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
-from shardforge.node.rows import MemberRows
 from shardforge.node.splitting import Splitting
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import MemoryFiles, Shelf
@@ -34,7 +36,7 @@ from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.session import Session
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import Closed, ClosedTimestamps, closed_now
+from shardforge.txn.closed import Closed, ClosedTimestamps
 from shardforge.txn.store import Store, replica_options
 
 T = TypeVar("T")
@@ -49,6 +51,9 @@ LOG_ENTRIES_MAX = 80
 """So few that a node which was away for a moment needs a snapshot."""
 GC_RETENTION_SECONDS = 2
 SHARD_BYTES_MAX = 1 << 30
+SLACK_BYTES = 500
+"""Nodes may differ by so little: replicas move now and then."""
+MOVES_MAX = 2
 """So much that a shard splits only when it is told to."""
 
 
@@ -81,6 +86,7 @@ class SimNode:
         self.governing: Governing | None = None
         self._governing: Governing | None = None
         self._cutting: Cutting | None = None
+        self._changing: Changing | None = None
         self.failures: list[str] = []
         """Replicas that stopped, and why."""
         self._world = world
@@ -173,6 +179,7 @@ class SimNode:
         )  # fmt: skip
         service = ShardService(host, network, blocking)
         self._cutting = Cutting(host, network, blocking)
+        self._changing = Changing(host, network)
         surroundings = random.Random(world.random.getrandbits(64))
 
         async def begin() -> Tenure:
@@ -265,9 +272,10 @@ class SimNode:
         assert peering is not None, "a tenure has peers"
         assert network is not None, "a tenure has a network"
         assert self._cutting is not None, "a tenure has a host"
+        assert self._changing is not None, "a tenure has a host"
         governing = Governing(
-            host, network, peering, MemberRows(store.coordinator), self.clock, FACTOR, DOWN_AFTER_SECONDS,
-            lambda: closed_now(store.oracle.last, store.participants), self._yield_to,
+            host, network, peering, store, self.clock, self._changing, FACTOR,
+            Settings(Balance(0.2, SLACK_BYTES), MOVES_MAX), DOWN_AFTER_SECONDS, self._yield_to,
         )  # fmt: skip
         self._governing = governing
         try:

@@ -146,9 +146,9 @@ class Faults:
         """A shard is split: no fault, but everything has to go on in the midst of others."""
         for node in self._nodes:
             splitting = None if node.governing is None else node.governing.splitting
-            if splitting is None or node.host is None or len(node.host.replicas) >= SHARDS_MAX:
+            if splitting is None or len(splitting.shards) >= SHARDS_MAX:
                 continue
-            shards = [replica.id for replica in node.host.replicas if replica.id != META_SHARD]
+            shards = [shard for shard in splitting.shards if shard != META_SHARD]
             self._world.random.shuffle(shards)
             for shard in shards:
                 bucket = self._world.random.randrange(1, BUCKETS)

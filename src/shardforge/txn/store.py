@@ -159,8 +159,22 @@ class Store:
         if participant.remote is not None:
             self._spawn(self.attach(participant))
 
-    def exchange(self, before: Participant, after: Participant) -> None:
-        """Another way to the same shard. No commit is under way in it, and no mark is left."""
+    async def lead_here(self, before: Participant, replica: Replica) -> None:
+        """A shard that was led elsewhere is led here now. Nothing is under way in it. Raises ConsensusError."""
+        await begin_here(replica, self.tenure)
+        if not replica.serving_term:
+            raise ConsensusError(f"shard {replica.id} is led elsewhere again")
+        self._exchange(before, self._participant(replica.descriptor))
+
+    def lead_elsewhere(self, before: Participant) -> Participant:
+        """A shard that is led here is not any more. Nothing is under way in it; it serves once its leader is found."""
+        assert self.neighbours is not None, "there are others"
+        after = Participant(RemoteReplica(before.descriptor, self.neighbours), self.locks)
+        self._exchange(before, after)
+        self._spawn(self.attach(after))
+        return after
+
+    def _exchange(self, before: Participant, after: Participant) -> None:
         assert not before.pending.marks, "the shard is fenced off, and drained"
         self.router.replace([after if one is before else one for one in self.participants])
         self._let_go(before)
