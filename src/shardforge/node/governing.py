@@ -285,7 +285,11 @@ class Governing:
             if shard not in handed and not self.relocation.busy(shard):
                 await self._step(sights[shard], goal, view.sight)
         await self._make_missing(sights)
-        await self._remove_spare(sights)
+        await self._remove_spare({
+            shard: sight
+            for shard, sight in sights.items()
+            if shard not in plan.goals and not sight.changing
+        })  # fmt: skip
         await self._let_leave(sights)
 
     async def _step(self, shard: ShardSight, goal: Goal, sight: Sight) -> None:

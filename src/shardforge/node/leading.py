@@ -117,9 +117,7 @@ class Leading(Generic[T]):
     def _may_serve(self) -> int:
         """The term in which this node leads the meta shard; 0: another one serves, or will."""
         host = self._host
-        if self._yielding or not host.meta_leads or host.meta.serving_term < host.tenure:
-            return 0
-        return host.meta.serving_term
+        return 0 if self._yielding or not host.meta_leads else host.meta.serving_term
 
     async def _run(self) -> None:
         while True:

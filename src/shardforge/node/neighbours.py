@@ -20,8 +20,8 @@ ANSWER_SECONDS = 5.0
 def neighbours(
     host: Host, service: ShardService, network: Network, peering: Peering, clock: Clock,
     governing: Callable[[], Governing | None],
-) -> Neighbours:  # fmt: skip
-    """The neighbours of the tenure that begins now."""
+) -> Callable[[int], Neighbours]:  # fmt: skip
+    """The neighbours of a tenure, by its number."""
 
     async def ask(node: NodeId, call: Call) -> Answer:
         if node == host.node:
@@ -44,4 +44,4 @@ def neighbours(
         found.update((node, None) for node, _ in peering.book.nodes)
         return list(found)
 
-    return Neighbours(host.meta.serving_term, ask, holders, clock, host.hear_tenure)
+    return lambda tenure: Neighbours(tenure, ask, holders, clock, host.hear_tenure)

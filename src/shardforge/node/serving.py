@@ -28,12 +28,11 @@ from shardforge.node.splitting import Splitting
 from shardforge.ports import Blocking, Clock
 from shardforge.server.pgwire.server import Server
 from shardforge.shard.host import Host
-from shardforge.shard.remote.replica import Neighbours
 from shardforge.shard.remote.service import ShardService
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
 from shardforge.txn.closed import ClosedTimestamps
-from shardforge.txn.store import Store
+from shardforge.txn.store import NeighboursOf, Store
 
 HAND_OVER_SECONDS = 3.0
 MOVES_MAX = 4
@@ -81,7 +80,7 @@ class Serving:
             logs.set_level, self._started_us, self._neighbours(),
         )  # fmt: skip
 
-    def _neighbours(self) -> Neighbours:
+    def _neighbours(self) -> NeighboursOf:
         peering = self._peering
         return neighbours(
             self._host,

@@ -42,6 +42,7 @@ class Report:
     """How often clients were told what."""
     faults: int = 0
     splits: int = 0
+    moves: int = 0
     deliveries: int = 0
     trace: int = 0
     violations: list[str] = field(default_factory=list)
@@ -123,6 +124,7 @@ class _Simulation:
         report.seconds = asyncio.get_running_loop().time()
         report.faults = self._faults.injected
         report.splits = self._faults.splits
+        report.moves = self._faults.moves
         report.deliveries = self._world.deliveries
         report.trace = self._world.trace
 

@@ -10,13 +10,30 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from shardforge.errors import ConsensusError
-from shardforge.shard.command import Begin, Outcome, decode_intent
+from shardforge.shard.command import Begin, Collect, Outcome, decode_intent
 from shardforge.shard.pending import Mark
 from shardforge.shard.replica import Replica
 from shardforge.storage import mvcc
 from shardforge.txn.participant import Participant
 
 INTENTS_A_TURN = 5_000
+
+
+async def new_tenure(meta: Replica) -> int:
+    """The number of a tenure that begins now: the index of an entry of the meta shard's log, so each has its own.
+
+    Raises: ConsensusError when the meta shard is not led here any more.
+    """
+    number: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: Outcome) -> None:
+        if not number.done():
+            number.set_result(meta.applied if outcome is Outcome.APPLIED else 0)
+
+    meta.propose(Collect(()), done)
+    if not await number:
+        raise ConsensusError("the meta shard is not led here any more")
+    return number.result()
 
 
 async def begin_here(replica: Replica, tenure: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -87,6 +88,11 @@ class Garbage(Protocol):
     async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The same for a large transaction."""
         ...
+
+
+def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)
 
 
 class Coordinator:
@@ -224,7 +230,7 @@ class Coordinator:
                     parts.setdefault(participant, []).append((low, high))
             for participant, cleared in parts.items():
                 outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-                participant.propose(Clear(cleared), outcome.set_result)
+                participant.propose(Clear(cleared), partial(_resolve, outcome))
                 if await outcome is not Outcome.APPLIED:
                     raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
 

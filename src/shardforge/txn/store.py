@@ -31,7 +31,7 @@ from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage.engine import Compression
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.rocksdb import SharedMemory
-from shardforge.txn.attach import begin_here, recover_marks
+from shardforge.txn.attach import begin_here, new_tenure, recover_marks
 from shardforge.txn.commit_keys import CommitKeyCollector
 from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, WaitPolicy
 from shardforge.txn.garbage import GarbageCollector
@@ -54,6 +54,9 @@ from shardforge.txn.snapshots import Snapshots
 
 Metrics = dict[str, int]
 
+NeighboursOf = Callable[[int], Neighbours]
+"""Those of a tenure."""
+
 logger = logging.getLogger("shardforge.store")
 
 
@@ -73,14 +76,15 @@ class Store:
         clock: Clock,
         blocking: Blocking,
         retention_us: int,
-        neighbours: Neighbours | None,
+        neighbours: NeighboursOf | None,
         *,
         asynchronous: bool,
     ) -> None:
         """`neighbours`: how shards that are not led here are reached; None where all of them are."""
         self.host = host
         self.tenure = tenure
-        self.neighbours = neighbours
+        self.neighbours = None if neighbours is None else neighbours(tenure)
+        self._term = host.meta.serving_term
         self.locks = LockTable()
         self.router = Router([self._participant(shard) for shard in shards])
         self.snapshots = Snapshots()
@@ -123,7 +127,7 @@ class Store:
     def stands(self) -> bool:
         """Whether the tenure goes on: this node leads the meta shard, and what it led of the others."""
         host = self.host
-        if host.tenure != self.tenure or host.meta.serving_term != self.tenure:
+        if host.tenure != self.tenure or host.meta.serving_term != self._term:
             return False
         return all(
             participant.replica.serving_term
@@ -393,14 +397,14 @@ async def store_of(
     config: Config,
     clock: Clock,
     blocking: Blocking,
-    neighbours: Neighbours | None = None,
+    neighbours: NeighboursOf | None = None,
 ) -> Store:
     """A store over a host that leads the meta shard, with its background work begun.
 
     Raises: ConsensusError when leadership is lost on the way, or a younger tenure is heard of.
     """
-    tenure = host.meta.serving_term
-    if not tenure or tenure < host.tenure:
+    tenure = await new_tenure(host.meta)
+    if tenure < host.tenure:
         raise ConsensusError("another node serves, or will")
     host.hear_tenure(tenure)
     led = [replica for replica in host.replicas if replica.serving_term]

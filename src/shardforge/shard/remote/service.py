@@ -98,15 +98,17 @@ class ShardService:
         def done(outcome: Outcome) -> None:
             if answer.done():
                 return
-            unknown = outcome is Outcome.UNKNOWN
-            answer.set_result(_elsewhere(replica) if unknown else _reached(replica, tenure))
+            # Refused may mean that it was not ordered at all, as while leadership is handed over.
+            begun = replica.state.tenure >= tenure and outcome is not Outcome.UNKNOWN
+            answer.set_result(_reached(replica, tenure) if begun else _elsewhere(replica))
 
         replica.propose(command, done)
         return await answer
 
     @staticmethod
     def _where(replica: Replica, head: Head) -> Answer:
-        return _reached(replica, head.tenure) if replica.serving_term else _elsewhere(replica)
+        begun = replica.serving_term and replica.state.tenure >= head.tenure
+        return _reached(replica, head.tenure) if begun else _elsewhere(replica)
 
     async def _sweep(self, replica: Replica, call: Sweep) -> Answer:
         if not replica.serving_term:
@@ -179,8 +181,8 @@ def _reached(replica: Replica, tenure: int) -> Answer:
     state = replica.state
     if state.tenure > tenure:
         return Deposed(state.tenure)
-    number = state.number if state.tenure == tenure else 0
-    return Reached(state.index, number, state.refused, replica.descriptor)
+    assert state.tenure == tenure, "it began here before anything else was asked"
+    return Reached(state.index, state.number, state.refused, replica.descriptor)
 
 
 def _elsewhere(replica: Replica) -> Answer:

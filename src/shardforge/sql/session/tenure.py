@@ -17,12 +17,11 @@ from shardforge.config import Config
 from shardforge.ids import Timestamp
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.host import Host
-from shardforge.shard.remote.replica import Neighbours
 from shardforge.sql.catalog.store import CatalogStore
 from shardforge.sql.session.instance import Instance, PlanCache
 from shardforge.telemetry import Telemetry
 from shardforge.txn.standby import StandbyStore
-from shardforge.txn.store import Store, store_of
+from shardforge.txn.store import NeighboursOf, Store, store_of
 
 
 class Tenure:
@@ -52,7 +51,7 @@ class Tenure:
     async def begin(
         cls, host: Host, config: Config, clock: Clock, blocking: Blocking, telemetry: Telemetry,
         randomness: random.Random, set_log_level: Callable[[str], None], started_us: int,
-        neighbours: Neighbours | None = None,
+        neighbours: NeighboursOf | None = None,
     ) -> Tenure:  # fmt: skip
         """Load the catalog from the meta shard, which leads here. May be cancelled when it does not any more."""
         store = await store_of(host, config, clock, blocking, neighbours)
