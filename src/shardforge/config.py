@@ -18,6 +18,8 @@ from typing import Any
 from shardforge.errors import QueryError
 
 MIB = 1024 * 1024
+LOCALITY_MAX = 256
+"""Characters of a locality."""
 _SIZE_UNITS = {"B": 1, "KB": 1024, "MB": MIB, "GB": 1024 * MIB, "TB": 1024 * 1024 * MIB}
 
 
@@ -40,6 +42,20 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
     return value
+
+
+_TAG = r"[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9_.:-]+"
+
+
+def _locality(value: Any) -> str:
+    """Tags from the widest place to the narrowest, each key once."""
+    tags = _text(value).replace(" ", "")
+    if tags and not re.fullmatch(f"{_TAG}(,{_TAG})*", tags):
+        raise ValueError
+    keys = [tag.partition("=")[0] for tag in tags.split(",")]
+    if len(tags) > LOCALITY_MAX or len(set(keys)) < len(keys):
+        raise ValueError
+    return tags
 
 
 def _name(value: Any) -> str:
@@ -159,6 +175,11 @@ class ClusterConfig:
     observer: bool = key(
         False, _flag, "true or false",
         "Join as an observer: hold every shard, never vote. Counts when the node joins, and from then on.",
+    )  # fmt: skip
+    locality: str = key(
+        "", _locality, 'tags like "zone=a,host=h1", each key once, or ""',
+        "Where this node stands, the widest place first; replicas are kept apart. Empty: a place of its own.",
+        later="rebalancing",
     )  # fmt: skip
     data_directory: str = key("./data", _text, "a folder", "Everything this node keeps.")
 

@@ -62,6 +62,10 @@ def test_sources_override_in_order(tmp_path: Path) -> None:
         ),
         ('[cluster]\nbind_address = "nowhere"\n', ["cluster.bind_address", "127.0.0.1:5432"]),
         ('[cluster]\nbind_address = "1.2.3.400:1"\n', ["cluster.bind_address"]),
+        ('[cluster]\nlocality = "here"\n', ["cluster.locality = 'here'", "zone=a,host=h1"]),
+        ('[cluster]\nlocality = "zone=a,zone=b"\n', ["cluster.locality", "each key once"]),
+        ('[cluster]\nlocality = "zone=a,"\n', ["cluster.locality"]),
+        (f'[cluster]\nlocality = "zone={"a" * 300}"\n', ["cluster.locality"]),
         ("[raft]\nheartbeat_interval_ms = 100\n", ["raft.heartbeat_interval_ms = 100", "half"]),
         ("[raft]\nmax_log_entries = 5000\n", ["raft.max_log_entries = 5000", "at least"]),
         ("[replication]\nfactor = 2\n", ["replication.factor = 2", "odd"]),
@@ -100,6 +104,7 @@ def test_the_sample_file_names_every_key_with_its_default() -> None:
 def test_keys_that_wait_for_a_feature_are_listed() -> None:
     waiting = dict(not_yet_in_force(Config()))
     assert waiting["sharding.rebalance_threshold"] == "rebalancing"
+    assert waiting["cluster.locality"] == "rebalancing"
     assert "sharding.max_shard_size" not in waiting
     assert "sql.max_connections" not in waiting
 
@@ -109,6 +114,11 @@ def test_keys_that_wait_for_a_feature_are_listed() -> None:
 )
 def test_sizes(text: str | int, count: int) -> None:
     assert size_in_bytes(text) == count
+
+
+def test_a_locality_is_tags_without_spaces() -> None:
+    config = load(environment={"SHARDFORGE_CLUSTER_LOCALITY": "zone=eu-1, host=10.0.0.7:1"})
+    assert config.cluster.locality == "zone=eu-1,host=10.0.0.7:1"
 
 
 def test_addresses() -> None:

@@ -45,23 +45,23 @@ def transfers_of(
     """
     forced, preferred, free = [], [], []
     for shard in shards:
+        goal = goals.get(shard.id)
         if shard.leader is None:
             continue
-        heirs = _heirs(view, shard, goals.get(shard.id))
-        if shard.leader not in heirs:
-            if heirs:
-                forced.append((shard, heirs))
-        elif shard.id == META_SHARD:
+        if not _may_lead(view, shard, shard.leader, goal):
+            forced.append(shard)
+        elif shard.id == META_SHARD or shard.id in resting:
             continue
-        elif prefer is not None and prefer in heirs:
-            if shard.leader != prefer and shard.id not in resting:
+        elif prefer is not None and _may_lead(view, shard, prefer, goal):
+            if shard.leader != prefer:
                 preferred.append(Transfer(shard.id, shard.leader, prefer))
-        elif len(heirs) > 1 and not shard.members.voters_outgoing and shard.id not in resting:
-            free.append((shard, heirs))
+        elif not shard.members.voters_outgoing:
+            free.append(shard)
     led = _led(view, shards)
-    must = [_handed_over(shard, heirs, prefer, led) for shard, heirs in forced]
+    must = [_handed_over(view, shard, goals.get(shard.id), prefer, led) for shard in forced]
     may = preferred[:room]
-    return must + may + _spread(free, led, threshold, prefer, room - len(may))
+    spread = _spread(view, free, goals, led, threshold, prefer, room - len(may))
+    return [transfer for transfer in must if transfer is not None] + may + spread
 
 
 def weight(shard: ShardState) -> float:
@@ -69,10 +69,26 @@ def weight(shard: ShardState) -> float:
     return shard.load + IDLE_LOAD
 
 
-def _heirs(view: View, shard: ShardState, goal: Goal | None) -> list[NodeId]:
-    """Who may lead a shard: voters that go on voting, and answer."""
+def _may_lead(view: View, shard: ShardState, node: NodeId, goal: Goal | None) -> bool:
+    """Whether a node votes, goes on voting, and answers."""
+    return (
+        node in shard.members.voters
+        and node in view.ready
+        and (goal is None or node in goal.voters)
+    )
+
+
+def _heir(
+    view: View,
+    shard: ShardState,
+    goal: Goal | None,
+    prefer: NodeId | None,
+    led: Mapping[NodeId, float],
+) -> NodeId | None:
+    """Who had best lead a shard; None: nobody may."""
     voters = (NodeId(node) for node in shard.members.voters)
-    return [node for node in voters if node in view.ready and (goal is None or node in goal.voters)]
+    able = [node for node in voters if _may_lead(view, shard, node, goal)]
+    return min(able, key=lambda node: (node != prefer, led[node], node), default=None)
 
 
 def _led(view: View, shards: Iterable[ShardState]) -> dict[NodeId, float]:
@@ -84,10 +100,15 @@ def _led(view: View, shards: Iterable[ShardState]) -> dict[NodeId, float]:
 
 
 def _handed_over(
-    shard: ShardState, heirs: Sequence[NodeId], prefer: NodeId | None, led: dict[NodeId, float]
-) -> Transfer:
-    assert shard.leader is not None, "somebody hands over"
-    heir = min(heirs, key=lambda node: (node != prefer, led[node], node))
+    view: View,
+    shard: ShardState,
+    goal: Goal | None,
+    prefer: NodeId | None,
+    led: dict[NodeId, float],
+) -> Transfer | None:
+    heir = _heir(view, shard, goal, prefer, led)
+    if heir is None or shard.leader is None:
+        return None
     _count(shard, shard.leader, heir, led)
     return Transfer(shard.id, shard.leader, heir)
 
@@ -99,24 +120,30 @@ def _count(shard: ShardState, source: NodeId, target: NodeId, led: dict[NodeId, 
 
 
 def _spread(
-    shards: list[tuple[ShardState, list[NodeId]]],
+    view: View,
+    shards: Sequence[ShardState],
+    goals: Mapping[ShardId, Goal],
     led: dict[NodeId, float],
     threshold: float,
     prefer: NodeId | None,
     room: int,
 ) -> list[Transfer]:
     """Hand over from the busiest nodes, the heaviest shards first that help."""
-    others = [load for node, load in led.items() if node != prefer]
-    band = threshold * sum(others) / len(others) if others else 0.0
+    others = {node: load for node, load in led.items() if node != prefer}
+    if not others or room <= 0:
+        return []
+    band = threshold * sum(others.values()) / len(others)
+    least = min(led.values())
+    busy = [s for s in shards if s.leader is not None and led[s.leader] - least > band]
     transfers: list[Transfer] = []
-    for shard, heirs in sorted(shards, key=lambda known: (-weight(known[0]), known[0].id)):
-        if len(transfers) >= room:
-            break
-        assert shard.leader is not None, "somebody hands over"
-        heir = min(heirs, key=lambda node: (led[node], node))
-        gap = led[shard.leader] - led[heir]
-        size = weight(shard)
+    for shard in sorted(busy, key=lambda shard: (-weight(shard), shard.id)):
+        heir = _heir(view, shard, goals.get(shard.id), None, led)
+        if heir is None or shard.leader is None:
+            continue
+        gap, size = led[shard.leader] - led[heir], weight(shard)
         if gap > band and gap - abs(gap - 2 * size) > size:
             _count(shard, shard.leader, heir, led)
             transfers.append(Transfer(shard.id, shard.leader, heir))
+            if len(transfers) >= room:
+                break
     return transfers

@@ -85,6 +85,7 @@ def admit(
     now_us: int,
     *,
     observer: bool = False,
+    locality: str = "",
 ) -> Member:
     """The record of a node that asks to join; an earlier one when the request was repeated.
 
@@ -106,7 +107,7 @@ def admit(
                     "F0000",
                     hint="Join again with an empty data directory.",
                 )
-            return replace(member, address=address, version=version)
+            return replace(member, address=address, version=version, locality=locality)
     taken = {member.id for member in members}
     if wanted in taken:
         raise StorageError(
@@ -115,7 +116,7 @@ def admit(
             hint="Leave cluster.node_id at 0, and the cluster chooses one.",
         )
     chosen = wanted or max(taken, default=0) + 1
-    return Member(NodeId(chosen), address, ACTIVE, token, version, now_us, observer)
+    return Member(NodeId(chosen), address, ACTIVE, token, version, now_us, observer, locality)
 
 
 def drained(

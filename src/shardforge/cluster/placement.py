@@ -61,6 +61,19 @@ def places(locality: str) -> tuple[str, ...]:
     return tuple(",".join(tags[: depth + 1]) for depth in range(len(tags)))
 
 
+class _Places(dict[NodeId, tuple[str, ...]]):
+    """Where each node stands, as many places for each; what a locality does not name is the node's own."""
+
+    def __init__(self, named: Mapping[NodeId, tuple[str, ...]]) -> None:
+        super().__init__()
+        self.depth = max(map(len, named.values()), default=0)
+        for node, known in named.items():
+            self[node] = known + self[node][len(known) :]
+
+    def __missing__(self, node: NodeId) -> tuple[str, ...]:
+        return (f"node={node}",) * self.depth
+
+
 class View:
     """The nodes at one moment, as far as placement asks."""
 
@@ -74,8 +87,8 @@ class View:
         self.ready = self.able & sight.alive
         """Those that a replica may be moved to."""
         self.observers = frozenset(member.id for member in active if member.observer)
-        self.places = {member.id: places(member.locality) for member in active}
-        self._depth = max((len(known) for known in self.places.values()), default=0)
+        self.places = _Places({member.id: places(member.locality) for member in active})
+        self._depth = self.places.depth
         self._wanted = frozenset(self.observers - sight.down)
         ideal = choose(self, (), self.ready, factor, dict.fromkeys(self.ready, 0))
         self.best = self.crowding(ideal)
@@ -83,28 +96,24 @@ class View:
 
     def crowd(self, node: NodeId, others: Iterable[NodeId]) -> Crowding:
         """How many of the others share each of a node's places."""
-        counts = [0] * self._depth
-        own = self.places.get(node, ())
-        if own:
-            for other in others:
-                if other == node:
-                    continue
-                for depth, (one, two) in enumerate(
-                    zip(own, self.places.get(other, ()), strict=False)
-                ):
-                    if one != two:
-                        break
-                    counts[depth] += 1
+        rows = [self.places[other] for other in others if other != node]
+        counts = []
+        for depth, place in enumerate(self.places[node]):
+            rows = [row for row in rows if row[depth] == place]  # places are nested
+            counts.append(len(rows))
         return tuple(counts)
 
     def crowding(self, nodes: Collection[NodeId]) -> Crowding:
         """How crowded replicas on these nodes are."""
         totals = [0] * self._depth
-        if self._depth:
-            for node in nodes:
-                for depth, count in enumerate(self.crowd(node, nodes)):
-                    totals[depth] += count
-        return tuple(total // 2 for total in totals)
+        for depth in range(self._depth):
+            column = [self.places[node][depth] for node in nodes]
+            distinct = set(column)
+            if len(distinct) == len(column):
+                break  # nor do they share narrower places
+            counts = [column.count(place) for place in distinct]
+            totals[depth] = sum(count * (count - 1) // 2 for count in counts)
+        return tuple(totals)
 
     def settled(self, members: ConfState) -> bool:
         """Whether nothing but moves is to be done: `factor` voters that are up, and the observers that are."""

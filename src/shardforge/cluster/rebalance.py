@@ -1,10 +1,11 @@
-"""Which replicas move to another node, so that none is much fuller than the mean and none is crowded without need.
+"""Which replicas move to another node, so that none is much fuller than its due and none is crowded without need.
 
 What is compared is where everything ends once what is under way has ended, so a move that was decided is never decided
-again. A shard whose replicas share places that they need not share moves first. Then bytes: a node counts as full above
-the mean and `threshold` of it, as empty below. A move goes from a fuller node to an emptier one, makes the shard no
-more crowded, puts neither node out of the band, and must bring the two nearer to each other by more than the shard's
-own size: so it is not worth the way back, nor is it after some growth. Moves only begin where all voters answer.
+again. A shard whose replicas share places that they need not share moves first. Then bytes. A node's due is the mean,
+or more where its zone has few nodes, because each zone has its share of every shard; off by `threshold` of the mean is
+still within the band. A move makes the shard no more crowded, puts neither node out of the band, and must bring the two
+nearer to each other by more than the shard's own size: so the way back is not worth it, nor is it after some growth.
+Moves only begin where all voters answer.
 The meta shard does not move for bytes: its leader runs the sessions.
 PURE. Source: CockroachDB's and TiKV's schedulers, for comparing what will be.
 """
@@ -20,6 +21,7 @@ from shardforge.ids import META_SHARD, NodeId, ShardId
 
 TARGETS_EACH = 4
 """So many of the emptiest nodes of each widest place are looked at."""
+BISECTIONS = 40
 MIB = 1024 * 1024
 
 
@@ -27,7 +29,7 @@ class Balance(NamedTuple):
     """When bytes are worth moving."""
 
     threshold: float
-    """How far from the mean a node may be, as a share of it."""
+    """How far from its due a node may be, as a share of the mean."""
     slack_bytes: int = MIB
     """How far it may be in any case."""
 
@@ -45,7 +47,7 @@ def will_hold(
     return held
 
 
-def worthwhile(gap: int, size: int) -> bool:
+def worthwhile(gap: float, size: int) -> bool:
     """Whether two nodes with this gap get nearer to each other by more than what is moved between them."""
     return gap - abs(gap - 2 * size) > size
 
@@ -108,6 +110,33 @@ def byte_moves(
     return moves
 
 
+def due_shares(view: View) -> dict[NodeId, float]:
+    """What share of all bytes is due to each node: the same for all, as far as replicas can be kept apart then.
+
+    Of every shard a widest place has `level` replicas or one more, or as many as it has nodes.
+    """
+    zones: dict[str, list[NodeId]] = {}
+    for node in sorted(view.ready):
+        zones.setdefault(next(iter(view.places[node]), ""), []).append(node)
+    counts = [len(nodes) for nodes in zones.values()]
+    count = min(view.factor, sum(counts))
+    level = max(n for n in range(count + 1) if sum(min(n, c) for c in counts) <= count)
+
+    def replicas(per_node: float, nodes: int) -> float:
+        return min(max(per_node * nodes, min(level, nodes)), min(level + 1, nodes))
+
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        enough = sum(replicas(middle, c) for c in counts) >= count
+        low, high = (low, middle) if enough else (middle, high)
+    return {
+        node: replicas(high, len(nodes)) / len(nodes) / count
+        for nodes in zones.values()
+        for node in nodes
+    }
+
+
 class _Scales:
     """Bytes on nodes, while moves are chosen."""
 
@@ -120,34 +149,40 @@ class _Scales:
     ) -> None:
         self._view = view
         self._held = {node: held.get(node, 0) for node in sorted(view.ready)}
-        self._mean = sum(self._held.values()) / len(self._held)
-        self._band = max(balance.threshold * self._mean, float(balance.slack_bytes))
+        total = sum(self._held.values())
+        self._due = {node: share * total for node, share in due_shares(view).items()}
+        self._band = max(balance.threshold * total / len(self._held), float(balance.slack_bytes))
+        self._roomy = {node for node in self._held if self._surplus(node) < 0}
+        self._known_legal: dict[tuple[tuple[int, ...], NodeId, NodeId], bool] = {}
         self._shards: dict[NodeId, list[ShardState]] | None = None
         self._given = [shard for shard in shards if shard.id != META_SHARD and shard.size_bytes]
 
     def next_move(self) -> Move | None:
         """The next move, which counts as made from then on."""
-        low, high = self._mean - self._band, self._mean + self._band
-        nodes = sorted(self._held, key=lambda node: (self._held[node], node))
-        if self._held[nodes[0]] >= low and self._held[nodes[-1]] <= high:
+        band = self._band
+        nodes = sorted(self._held, key=lambda node: (self._surplus(node), node))
+        if self._surplus(nodes[0]) >= -band and self._surplus(nodes[-1]) <= band:
             return None
         targets = self._emptiest(nodes)
         for source in reversed(nodes):
+            surplus = self._surplus(source)
             for target in targets:
-                if self._held[source] - self._held[target] <= self._band:
-                    break
-                if self._held[source] <= high and self._held[target] >= low:
+                lack = -self._surplus(target)
+                if surplus + lack <= band or (surplus <= band and lack <= band):
                     break
                 shard = self._fitting(source, target)
                 if shard is not None:
                     return self._make(shard, source, target)
         return None
 
+    def _surplus(self, node: NodeId) -> float:
+        return self._held[node] - self._due[node]
+
     def _emptiest(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         counts: dict[str, int] = {}
         chosen = []
         for node in nodes:
-            widest = next(iter(self._view.places.get(node, ())), "")
+            widest = next(iter(self._view.places[node]), "")
             counts[widest] = counts.get(widest, 0) + 1
             if counts[widest] <= TARGETS_EACH:
                 chosen.append(node)
@@ -155,34 +190,43 @@ class _Scales:
 
     def _fitting(self, source: NodeId, target: NodeId) -> ShardState | None:
         """The shard whose move helps most: the largest one that leaves no hole, or else the smallest of all."""
-        gap = self._held[source] - self._held[target]
-        surplus = self._held[source] - self._mean
+        surplus = self._surplus(source)
+        gap = surplus - self._surplus(target)
         limit = surplus if 0 < surplus < gap else gap / 2
-        best, best_key = None, (True, 0.0, 0, 0)
-        for shard in self._shards_on(source):
+
+        def preference(shard: ShardState) -> tuple[bool, int, float, int, ShardId]:
             size = shard.size_bytes
-            over = size > limit
+            # Each gets a first voter on a node with room, before one gets a second: so that leaders find room too.
+            roomy = len(self._roomy.intersection(shard.members.voters))
             # Where the source leads, as little load as possible changes its leader.
             load = shard.load / size if shard.leader == source else 0.0
-            key = (over, load, size if over else -size, int(shard.id))
-            if best is not None and key >= best_key:
-                continue
-            useful = worthwhile(gap, size) and self._in_band(source, target, size)
-            if useful and self._legal(shard, source, target):
-                best, best_key = shard, key
-        return best
+            return size > limit, roomy, load, size if size > limit else -size, shard.id
+
+        for shard in sorted(self._shards_on(source), key=preference):
+            useful = worthwhile(gap, shard.size_bytes)
+            useful = useful and self._in_band(source, target, shard.size_bytes)
+            if useful and self._legal(shard.members.voters, source, target):
+                return shard
+        return None
 
     def _in_band(self, source: NodeId, target: NodeId, size: int) -> bool:
         """Whether neither node is put out of the band by what it gives or gets."""
-        low, high = self._mean - self._band, self._mean + self._band
-        gives, gets = self._held[source], self._held[target]
-        return not (gives - size < low <= gives or gets + size > high >= gets)
+        gives, gets = self._surplus(source), self._surplus(target)
+        empties = gives - size < -self._band <= gives
+        overfills = gets + size > self._band >= gets
+        return not (empties or overfills)
 
-    def _legal(self, shard: ShardState, source: NodeId, target: NodeId) -> bool:
-        if target in shard.members.voters:
-            return False
-        rest = [NodeId(node) for node in shard.members.voters if node != source]
-        return self._view.crowd(target, rest) <= self._view.crowd(source, rest)
+    def _legal(self, voters: tuple[int, ...], source: NodeId, target: NodeId) -> bool:
+        """Whether these voters, with the target for the source, are no more crowded."""
+        key = voters, source, target
+        known = self._known_legal.get(key)
+        if known is None:
+            rest = [NodeId(node) for node in voters if node != source]
+            known = target not in voters and (
+                self._view.crowd(target, rest) <= self._view.crowd(source, rest)
+            )
+            self._known_legal[key] = known
+        return known
 
     def _shards_on(self, node: NodeId) -> list[ShardState]:
         if self._shards is None:

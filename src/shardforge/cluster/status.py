@@ -95,6 +95,7 @@ def _node(figures: NodeFigures) -> dict[str, Any]:
         "silent_seconds": round(figures.silent_seconds, 1),
         "loop_lag_ms": round(figures.lag_ms, 1),
         "joined_us": member.joined_us,
+        "locality": member.locality,
     }
 
 

@@ -44,7 +44,7 @@ class Admitting:
         request = unpack(body, JoinRequest)
         member = await governing.admit(
             request.token, request.address, request.version, request.node,
-            observer=request.observer,
+            observer=request.observer, locality=request.locality,
         )  # fmt: skip
         identity = self._identity
         return pack(

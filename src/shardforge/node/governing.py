@@ -142,7 +142,8 @@ class Governing:
                 )
             )
         [own] = [member for member in self.members if member.id == self._host.node]
-        await self._put(replace(own, address=address, version=version))
+        here = self._peering.locality
+        await self._put(replace(own, address=address, version=version, locality=here))
         await self._publish()
         self.event(f"node {own.id} serves")
 
@@ -172,12 +173,16 @@ class Governing:
         self._wake.set()
 
     async def admit(
-        self, token: str, address: str, version: str, node: NodeId, *, observer: bool = False
-    ) -> Member:
+        self, token: str, address: str, version: str, node: NodeId,
+        *, observer: bool = False, locality: str = "",
+    ) -> Member:  # fmt: skip
         """Make a node a member. Raises StorageError F0000."""
         async with self._changing:
             now_us = self._clock.wall_us()
-            member = admit(self.members, token, address, version, node, now_us, observer=observer)
+            member = admit(
+                self.members, token, address, version, node, now_us,
+                observer=observer, locality=locality,
+            )  # fmt: skip
             await self._put(member)
         self.event(f"node {member.id} joined at {address}")
         return member
@@ -229,12 +234,15 @@ class Governing:
             del self._asking[node]
 
     async def _note(self, report: NodeReport) -> None:
-        """Keep the record of a node that was moved or upgraded."""
+        """Keep the record of a node that was moved, upgraded or put elsewhere."""
         async with self._changing:
             for member in self.members:
-                known = (member.address, member.version)
-                if member.id == report.node and known != (report.address, report.version):
-                    await self._put(replace(member, address=report.address, version=report.version))
+                known = (member.address, member.version, member.locality)
+                said = (report.address, report.version, report.locality)
+                if member.id == report.node and known != said:
+                    address, version, locality = said
+                    now = replace(member, address=address, version=version, locality=locality)
+                    await self._put(now)
 
     # ---- where replicas belong -------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ class JoinRequest(msgspec.Struct, frozen=True, array_like=True):
     version: str
     node: NodeId = NodeId(0)
     observer: bool = False
+    locality: str = ""
 
 
 class Admission(msgspec.Struct, frozen=True, array_like=True):
@@ -45,13 +46,15 @@ class Admission(msgspec.Struct, frozen=True, array_like=True):
 
 
 async def join(
-    network: PeerNetwork, seeds: Sequence[str], address: str, node: int, *, observer: bool = False
-) -> Admission:
+    network: PeerNetwork, seeds: Sequence[str], address: str, node: int,
+    *, observer: bool = False, locality: str = "",
+) -> Admission:  # fmt: skip
     """Ask the seeds, one after the other and again, until one admits this node.
 
     Raises DatabaseError when one refuses, NetworkError 08006 when none could be reached in `JOIN_SECONDS`.
     """
-    request = JoinRequest(str(uuid.uuid4()), address, __version__, NodeId(node), observer)
+    token = str(uuid.uuid4())
+    request = JoinRequest(token, address, __version__, NodeId(node), observer, locality)
     last: DatabaseError | None = None
     loop = asyncio.get_running_loop()
     deadline = loop.time() + JOIN_SECONDS

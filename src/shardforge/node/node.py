@@ -157,7 +157,7 @@ class Node:
         )  # fmt: skip
         self.peering = Peering(
             self.host, standing.directory, network, self._blocking, self.clock,
-            lambda: self.advertised, self._serves, self._offer,
+            lambda: self.advertised, self._serves, self._offer, config.cluster.locality,
         )  # fmt: skip
         if standing.book is not None:
             self.peering.learn(standing.book)

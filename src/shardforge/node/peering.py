@@ -41,6 +41,7 @@ class Peering:
     def __init__(
         self, host: Host, directory: DataDirectory | None, network: Network, blocking: Blocking, clock: Clock,
         address: Callable[[], str], serves: Callable[[], bool], offer: Callable[[Closed], None],
+        locality: str = "",
     ) -> None:  # fmt: skip
         self.book = AddressBook(0, NodeId(0), [])
         self._host = host
@@ -49,6 +50,8 @@ class Peering:
         self._blocking = blocking
         self._clock = clock
         self._address = address
+        self.locality = locality
+        """Where this node stands, as it is configured."""
         self._serves = serves
         self.offer = offer
         """Takes what the serving node closed."""
@@ -118,7 +121,9 @@ class Peering:
         if (book.version, book.serving) != (self.book.version, self.book.serving):
             self.learn(book)
             await self.keep()
-        return pack(report_of(self._host, self._address(), __version__, serving=self._serves()))
+        address, serves = self._address(), self._serves()
+        report = report_of(self._host, address, __version__, serving=serves, locality=self.locality)
+        return pack(report)
 
     async def _on_create(self, sender: NodeId, body: bytes) -> bytes:
         missing = await self.create(body)

@@ -49,6 +49,7 @@ class NodeReport(msgspec.Struct, frozen=True, array_like=True):
     serving: bool
     shards: list[ShardReport]
     lag_ms: float = 0.0
+    locality: str = ""
 
 
 class AddressBook(msgspec.Struct, frozen=True, array_like=True):
@@ -86,7 +87,9 @@ def unpack(data: bytes, kind: type[T]) -> T:
         raise NetworkError(f"a message between nodes cannot be read: {error}") from error
 
 
-def report_of(host: Host, address: str, version: str, *, serving: bool) -> NodeReport:
+def report_of(
+    host: Host, address: str, version: str, *, serving: bool, locality: str = ""
+) -> NodeReport:
     """What a node has to say now."""
     shards = [
         ShardReport(
@@ -96,4 +99,4 @@ def report_of(host: Host, address: str, version: str, *, serving: bool) -> NodeR
         )
         for replica in host.replicas
     ]  # fmt: skip
-    return NodeReport(host.node, address, version, serving, shards, host.lag_ms)
+    return NodeReport(host.node, address, version, serving, shards, host.lag_ms, locality)

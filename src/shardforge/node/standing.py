@@ -71,7 +71,10 @@ class Standing:
     ) -> NodeIdentity:
         """Join the cluster of the seeds. Raises DatabaseError."""
         cluster = self._config.cluster
-        admission = await join(network, seeds, address, cluster.node_id, observer=cluster.observer)
+        admission = await join(
+            network, seeds, address, cluster.node_id,
+            observer=cluster.observer, locality=cluster.locality,
+        )  # fmt: skip
         self.id, self.book = admission.node, admission.book
         network.node, network.cluster_id = admission.node, admission.cluster_id
         path = self._path
