@@ -264,7 +264,7 @@ class Governing:
 
     def shards(self) -> list[ShardSight]:
         """Every shard, as far as it can be told of."""
-        return overview(self._store.participants, self.reports)
+        return overview(self._store.participants, self._host, self.reports)
 
     async def _round(self) -> None:
         now = self._now()

@@ -10,6 +10,7 @@ from shardforge.ids import NodeId
 from shardforge.node.reports import NodeReport, ShardReport
 from shardforge.raft.messages import ConfState
 from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
 from shardforge.txn.participant import Participant
 
@@ -38,7 +39,7 @@ class ShardSight(NamedTuple):
 
 
 def overview(
-    participants: Iterable[Participant], reports: Mapping[NodeId, NodeReport]
+    participants: Iterable[Participant], host: Host, reports: Mapping[NodeId, NodeReport]
 ) -> list[ShardSight]:
     """All shards that can be told of, in key order; one elsewhere of which nothing is reported yet is left out."""
     told: dict[int, list[tuple[NodeId, ShardReport]]] = {}
@@ -48,8 +49,9 @@ def overview(
     found = []
     for participant in participants:
         replica = participant.replica
-        if isinstance(replica, Replica):
-            found.append(_led_here(replica))
+        here = host.find(replica.id)
+        if here is not None and (here is replica or here.is_leader):
+            found.append(_led_here(here))
         elif said := told.get(replica.id):
             found.append(_reported(participant, said))
     return found

@@ -69,8 +69,12 @@ class Relocation:
         }
         for shard in shards:
             remote = remotes.get(shard.descriptor.id)
-            if remote is not None:
-                remote.members, remote.size_bytes = shard.members, shard.size_bytes
+            if remote is None:
+                continue
+            remote.members, remote.size_bytes = shard.members, shard.size_bytes
+            if shard.here is not None and shard.here.serving_term:  # it came to be led here unasked
+                node = self._store.host.node
+                self.hand_over(Transfer(shard.descriptor.id, node, node))
 
     async def close(self) -> None:
         """The tenure has ended."""

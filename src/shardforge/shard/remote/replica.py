@@ -216,7 +216,9 @@ class RemoteReplica:
         return self._leaders(target, answer)
 
     async def _where(self) -> Reached | None:
-        await self._with.clock.sleep(PAUSE_SECONDS)  # who could not order them just now is given a moment
+        await self._with.clock.sleep(
+            PAUSE_SECONDS
+        )  # who could not order them just now is given a moment
         return await self._reached_by(lambda head: Where(head))
 
     async def _reached_by(self, call: Callable[[Head], Call]) -> Reached | None:
