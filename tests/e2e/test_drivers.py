@@ -118,6 +118,25 @@ def test_cancel_ends_a_lock_wait(server: ServerProcess) -> None:
         assert waiter.execute("SELECT n FROM held").fetchone() == (1,)
 
 
+def test_a_statement_that_only_computes_is_cancelled_and_timed_out(server: ServerProcess) -> None:
+    busy = "SELECT count(*) FROM generate_series(1, 1000000000)"
+    with server.connect() as connection:
+        connection.execute("SET statement_timeout = '100ms'")
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
+                connection.execute(busy)
+        connection.execute("SET statement_timeout = 0")
+        timer = threading.Timer(0.3, connection.cancel_safe)
+        timer.start()
+        with pytest.raises(psycopg.errors.QueryCanceled, match="user request"):
+            connection.execute(busy)
+        timer.join()
+        with pytest.raises(psycopg.errors.QueryCanceled, match="user request"):
+            connection.execute(f"{busy} WHERE pg_cancel_backend(pg_backend_pid())")
+        connection.execute("SELECT pg_cancel_backend(pg_backend_pid())")
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_errors_carry_their_fields(server: ServerProcess) -> None:
     with server.connect() as connection:
         connection.execute("CREATE TABLE parent (id int PRIMARY KEY)")

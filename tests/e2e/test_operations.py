@@ -133,6 +133,7 @@ def test_metrics(fresh: ServerProcess) -> None:
     assert float(figures["shardforge_connections"]) == 1
     assert float(figures['shardforge_statements_total{kind="insert",outcome="ok"}']) == 1
     assert float(figures["shardforge_log_fsyncs_total"]) > 0
+    assert float(figures['shardforge_engine_memtable_bytes{shard="1"}']) > 0
     form = str(COMPILED).lower()
     assert f'shardforge_build_info{{compiled="{form}",version="{__version__}"}}' in figures
     assert any(name.startswith("shardforge_statement_seconds_bucket") for name in figures)
@@ -140,7 +141,7 @@ def test_metrics(fresh: ServerProcess) -> None:
 
 def test_query_timeout_and_connection_limit(fresh: ServerProcess) -> None:
     fresh.settings |= {
-        "SHARDFORGE_SQL_QUERY_TIMEOUT_SEC": "0.3",
+        "SHARDFORGE_SQL_QUERY_TIMEOUT_SEC": "1.0",
         "SHARDFORGE_SQL_MAX_CONNECTIONS": "2",
     }
     fresh.start()
@@ -154,7 +155,7 @@ def test_query_timeout_and_connection_limit(fresh: ServerProcess) -> None:
         with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
             second.execute("SELECT * FROM waited FOR UPDATE")
     with fresh.connect() as third:
-        assert third.execute("SELECT 1").fetchone() == (1,)
+        assert third.execute("SHOW statement_timeout").fetchone() == ("1s",)
 
 
 def test_passwords(fresh: ServerProcess) -> None:

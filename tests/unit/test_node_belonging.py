@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from shardforge.errors import DatabaseError
-from shardforge.ids import NodeId
+from shardforge.ids import NodeId, Timestamp
 from shardforge.node.belonging import ANNOUNCE, Announcement
-from shardforge.node.reports import pack, unpack
+from shardforge.node.reports import REPORT, AddressBook, pack, unpack
+from shardforge.txn.closed import Closed
 from tests.unit.test_node_tenures import Three, on_three, until
 
 
@@ -72,5 +73,26 @@ def test_without_a_leader_nobody_is_told_anything():
         await until(lambda: not serving.instance)
         with pytest.raises(DatabaseError):
             await told(three, serving.id, 2)
+
+    on_three(test)
+
+
+def test_the_late_question_of_one_that_served_changes_nobody_s_mind():
+    """A leader that stood still asks once more before it notices that another one leads."""
+
+    async def test(three: Three) -> None:
+        serving = await three.serving()
+        await until(lambda: serving.governing is not None)
+        nodes = list(three.nodes.values())
+        await until(lambda: all(n.peering and n.peering.book.serving == serving.id for n in nodes))
+        before = nodes[serving.id % 3]
+        assert serving.peering is not None
+        book = serving.peering.book
+        late = AddressBook(book.version + 10**9, before.id, book.nodes, term=book.term - 1)
+        body = pack((late, Closed(Timestamp(0), {})))
+        for node in nodes:
+            if node is not before:
+                await three.fabric.nodes[before.id].call(node.id, REPORT, body, 5)
+        assert all(n.peering and n.peering.book.serving == serving.id for n in nodes)
 
     on_three(test)

@@ -40,6 +40,7 @@ def test_every_node_tells_of_the_cluster():
             for shard in SHARDS:
                 assert figures[f'shardforge_shard_leader{{shard="{shard}"}}'] == serving.id
                 assert figures[f'shardforge_shard_applied_index{{shard="{shard}"}}'] > 0
+                assert f'shardforge_engine_keys{{shard="{shard}"}}' in figures
             assert ("shardforge_locks_held" in figures) == (node is serving), "the store's"
         followers = {str(n) for n in three.nodes if n != serving.id}
         await until(lambda: lags(serving) == {(str(s), n): 0 for s in SHARDS for n in followers})

@@ -107,6 +107,47 @@ def test_a_turn_of_the_loop_is_given_to_others(scene: Scene) -> None:
     assert scene.trace == ["after the others", "flow goes on"]
 
 
+def test_what_only_gives_turns_to_others_is_cancelled_at_its_next_one(scene: Scene) -> None:
+    async def work(scene: Scene) -> None:
+        try:
+            while True:
+                scene.trace.append("works")
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            scene.trace.append("cancelled")
+            raise
+
+    assert not scene.begin(work).ended
+    scene.flow.resume()
+    scene.turn()
+    scene.flow.cancel()
+    scene.flow.cancel()
+    scene.turn()
+    assert scene.trace == ["works", "works", "cancelled"]
+    assert isinstance(scene.error, asyncio.CancelledError)
+
+
+def test_a_cancellation_from_within_comes_at_the_next_wait_unless_it_is_forgotten(
+    scene: Scene,
+) -> None:
+    async def work(scene: Scene) -> None:
+        await PARK
+        scene.flow.cancel()
+        scene.flow.forget_cancel()
+        await PARK
+        scene.trace.append("went on")
+        scene.flow.cancel()
+        await asyncio.sleep(0)
+        scene.trace.append("never")
+
+    assert not scene.begin(work).ended
+    scene.flow.resume()
+    scene.flow.resume()
+    scene.turn()
+    assert scene.trace == ["went on"]
+    assert isinstance(scene.error, asyncio.CancelledError)
+
+
 @pytest.mark.parametrize("parked", [True, False])
 def test_cancelling_the_flow_reaches_it(scene: Scene, *, parked: bool) -> None:
     future: asyncio.Future[str] = scene.loop.create_future()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Column, Table
 
 
@@ -21,16 +22,8 @@ def summary(found: dict[str, Any]) -> Table:
 
 def nodes(found: dict[str, Any]) -> Table:
     """A line a node."""
-    table = Table(
-        "node",
-        Column("address", no_wrap=True),
-        "state",
-        "votes",
-        "alive",
-        "serves",
-        "holds",
-        "leads",
-        "silent",
+    table = _wide(
+        "node", "address", "state", "votes", "alive", "serves", "holds", "leads", "silent"
     )
     for node in found["nodes"]:
         table.add_row(
@@ -43,7 +36,7 @@ def nodes(found: dict[str, Any]) -> Table:
 
 def shards(found: dict[str, Any]) -> Table:
     """A line a shard."""
-    table = Table(
+    table = _wide(
         "shard", "leader", "voters", "learners", "term", "applied", "lag", "MB", "healthy"
     )
     for shard in found["shards"]:
@@ -81,6 +74,14 @@ def events(found: dict[str, Any]) -> Table:
     for event in found["events"]:
         table.add_row(f"{(newest - event['at_us']) / 1e6:.0f}", event["event"])
     return table
+
+
+def _wide(*headers: str) -> Table:
+    """A table of so many columns that lines between them would not leave room for what is in them."""
+    columns = [Column(header, no_wrap=True) for header in headers]
+    return Table(
+        *columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
 
 
 def _yes(value: bool) -> str:  # a cell

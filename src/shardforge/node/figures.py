@@ -109,6 +109,7 @@ class NodeFigures:
         """All of them, by name."""
         return {
             **self._groups(),
+            **self._engines(),
             **self._logs(),
             **self._peers(),
             **self._cluster(),
@@ -131,6 +132,7 @@ class NodeFigures:
             "leader_changes_total": elections.leader_changes,
             "snapshots_sent_total": snapshots.sent,
             "snapshot_bytes_sent_total": snapshots.sent_bytes,
+            "snapshots_receiving": snapshots.receiving,
             "snapshots_received_total": snapshots.received,
             "snapshot_bytes_received_total": snapshots.received_bytes,
             "replication_lag_entries": Labelled(("shard", "node"), lags),
@@ -138,6 +140,13 @@ class NodeFigures:
             "shard_applied_index": {replica.id: replica.applied for replica in replicas},
             "shard_bytes": {replica.id: replica.size_bytes for replica in replicas},
         }
+
+    def _engines(self) -> Figures:
+        found: dict[str, dict[ShardId, int]] = {}
+        for replica in self._host.replicas:
+            for name, value in replica.statistics().items():
+                found.setdefault(f"engine_{name}", {})[replica.id] = value
+        return found
 
     def _logs(self) -> Figures:
         counters = self._host.counters

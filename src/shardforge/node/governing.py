@@ -106,6 +106,7 @@ class Governing:
         )
         self.events: deque[dict[str, object]] = deque(maxlen=EVENTS_MAX)
         """What happened to the cluster of late, oldest first."""
+        self._term = host.meta.serving_term
         self._changing = asyncio.Lock()
         self._asking: dict[NodeId, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -167,7 +168,8 @@ class Governing:
     async def _publish(self) -> None:
         nodes = [(member.id, member.address) for member in present(self.members)]
         observers = [member.id for member in present(self.members) if member.observer]
-        book = AddressBook(self._clock.wall_us(), self._host.node, nodes, observers)
+        version = max(self._clock.wall_us(), self._peering.book.version + 1)
+        book = AddressBook(version, self._host.node, nodes, observers, self._term)
         self._peering.learn(book)
         await self._peering.keep()
         self._wake.set()

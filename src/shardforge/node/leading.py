@@ -3,6 +3,8 @@
 Whoever leads the meta shard first draws the others that it votes in to itself: what is led here costs least. Those that
 do not come in time, and those that have no replica here, are led elsewhere (`shard.remote`). A tenure ends as well
 with the first leadership that it was not to lose. Elections themselves are the groups' business; this follows them.
+
+Invariant: every tenure that was begun is ended, once, whoever is cancelled meanwhile.
 """
 
 from __future__ import annotations
@@ -70,6 +72,8 @@ class Leading(Generic[T]):
         self._leaderless_since: float | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        """The end of the last tenure."""
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._yielding = False
         self._drawing_since: float | None = None
@@ -182,6 +186,7 @@ class Leading(Generic[T]):
     async def _try_begin(self, begin: Awaitable[T]) -> bool:
         """Begin a tenure, unless leadership changes meanwhile. False: it failed, and is worth another attempt."""
         beginning = asyncio.ensure_future(begin)
+        begun: T | None = None
         term = self._may_serve()
         try:
             while not beginning.done():
@@ -192,29 +197,43 @@ class Leading(Generic[T]):
                 if self._may_serve() != term:
                     self._changed.set()  # seen here, and still to be acted on
                     return True
-            self.tenure = beginning.result()
+            self.tenure = begun = beginning.result()
         except DatabaseError as error:
             if not self._started.done():
                 self._started.set_exception(error)
             log.error("could not begin to serve: %s", error)
             return False
         finally:
-            beginning.cancel()
-            await asyncio.gather(beginning, return_exceptions=True)
+            if begun is None:
+                await self._give_up(beginning)
         log.info(
             "nobody leads: this node reads the past only"
-            if self.tenure.standby
+            if begun.standby
             else "this node leads the meta shard and serves"
         )
-        self._began(self.tenure)
+        self._began(begun)
         if not self._started.done():
             self._started.set_result(None)
         self._changed.set()  # look again: leadership may have changed in the last moment
         return True
 
+    @staticmethod
+    async def _give_up(beginning: asyncio.Future[T]) -> None:
+        """A tenure is not to be: end it all the same where it had begun by now."""
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+        if not beginning.cancelled() and beginning.exception() is None:
+            await beginning.result().end()
+
     async def _end(self) -> None:
+        """Return when the tenure has ended, which it does though the caller be cancelled."""
         tenure, self.tenure = self.tenure, None
         if tenure is not None:
             log.info("this node ceases to serve")
-            await self._ending(tenure)
-            await tenure.end()
+            self._closing = asyncio.create_task(self._close(tenure), name="end of tenure")
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    async def _close(self, tenure: T) -> None:
+        await self._ending(tenure)
+        await tenure.end()

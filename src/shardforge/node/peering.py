@@ -117,8 +117,9 @@ class Peering:
     async def _on_report(self, sender: NodeId, body: bytes) -> bytes:
         book, closed = unpack(body, tuple[AddressBook, Closed])
         self.offer(closed)
-        self._asked_at = self._clock.monotonic_ns() / 1e9
-        if (book.version, book.serving) != (self.book.version, self.book.serving):
+        if book.term >= self.book.term:  # the question of one that serves no more may come late
+            self._asked_at = self._clock.monotonic_ns() / 1e9
+        if book.age > self.book.age:
             self.learn(book)
             await self.keep()
         address, serves = self._address(), self._serves()

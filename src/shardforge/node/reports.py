@@ -53,13 +53,20 @@ class NodeReport(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AddressBook(msgspec.Struct, frozen=True, array_like=True):
-    """Who is in the cluster and where, as the serving node has it; it grows in version."""
+    """Who is in the cluster and where, as the serving node has it; it grows in version, within a meta shard's term."""
 
     version: int
     serving: NodeId
     nodes: list[tuple[NodeId, str]]
     observers: list[NodeId] = []
     """Those that never vote."""
+    term: int = 0
+    """In which the serving node leads the meta shard: a book of an older one says what was."""
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """The larger, the newer."""
+        return self.term, self.version
 
 
 class Drop(msgspec.Struct, frozen=True, array_like=True):

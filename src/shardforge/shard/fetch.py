@@ -28,13 +28,20 @@ class Fetch:
 
     async def pull(self, node: NodeId, shard: ShardId, pin: int, staged: Engine) -> None:
         """Fill `staged` with the state that `node` keeps as `pin`. Raises DatabaseError when it could not be had."""
+        self._counters.receiving += 1
+        try:
+            await self._pull(node, shard, pin, staged)
+        finally:
+            self._counters.receiving -= 1
+        self._counters.received += 1
+
+    async def _pull(self, node: NodeId, shard: ShardId, pin: int, staged: Engine) -> None:
         after, last = b"", False
         while not last:
             pairs, last = await self._piece(node, Pull(shard, pin, after))
             if pairs:
                 after = pairs[-1][0]
                 await self._blocking.run(lambda batch=pairs: staged.write(batch))  # type: ignore[misc]
-        self._counters.received += 1
 
     async def _piece(self, node: NodeId, pull: Pull) -> tuple[list[tuple[bytes, bytes]], bool]:
         body = encode_pull(pull)

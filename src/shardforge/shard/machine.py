@@ -56,7 +56,7 @@ class StateMachine:
         self._clock = surroundings.clock
         self._blocking = surroundings.blocking
         self._installing = False
-        self._pins = Pins(surroundings.blocking)
+        self._pins = Pins(surroundings.blocking, surroundings.options.piece_bytes)
         self._moments: dict[int, Callable[[], None]] = {}
         self.engine, self._log = opened or files.open()
         self.descriptor = described(self.engine, descriptor)
@@ -80,6 +80,10 @@ class StateMachine:
     def size_bytes(self) -> int:
         """About how much the engine holds; 0 while it is being replaced."""
         return 0 if self._installing else self.engine.approximate_size()
+
+    def statistics(self) -> dict[str, int]:
+        """The engine's figures; none while it is being replaced."""
+        return {} if self._installing else self.engine.statistics()
 
     # ---- applying --------------------------------------------------------------------------------
 

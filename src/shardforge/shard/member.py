@@ -100,6 +100,11 @@ class GroupMember(StateMachine, ABC):
         return self._node.commit_index
 
     @property
+    def first_index(self) -> int:
+        """The oldest entry in the log: who lacks an older one needs a snapshot."""
+        return self._node.raft.log.first_index
+
+    @property
     def last_index(self) -> int:
         """The newest entry in the log."""
         return self._node.raft.log.last_index

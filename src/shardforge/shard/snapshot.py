@@ -107,8 +107,9 @@ class _Pinned:
 class Pins:
     """The states of one replica that others are pulling."""
 
-    def __init__(self, blocking: Blocking) -> None:
+    def __init__(self, blocking: Blocking, piece_bytes: int = PIECE_BYTES) -> None:
         self._blocking = blocking
+        self._piece_bytes = piece_bytes
         self._pinned: dict[int, _Pinned] = {}
         self._numbers = count(1)
 
@@ -135,7 +136,7 @@ class Pins:
         pinned.busy = True
         try:
             piece, pinned.pulled = await self._blocking.run(
-                lambda: _read_piece(pinned.state, after)
+                lambda: _read_piece(pinned.state, after, self._piece_bytes)
             )
         finally:
             pinned.busy = False
@@ -159,12 +160,12 @@ class Pins:
         self._pinned.clear()
 
 
-def _read_piece(state: Snapshot, after: bytes) -> tuple[bytes, bool]:
+def _read_piece(state: Snapshot, after: bytes, piece_bytes: int) -> tuple[bytes, bool]:
     pairs: list[Pair] = []
     size = 0
     for pair in state.scan(after + b"\x00" if after else _START, _END):
         pairs.append(pair)
         size += len(pair[0]) + len(pair[1])
-        if size >= PIECE_BYTES:
+        if size >= piece_bytes:
             return pack_piece(pairs, last=False), False
     return pack_piece(pairs, last=True), True

@@ -11,6 +11,7 @@ from shardforge.ports import Blocking, Clock
 from shardforge.shard.consensus import Timing
 from shardforge.shard.fetch import Fetch
 from shardforge.shard.peers import Outbox
+from shardforge.shard.snapshot import PIECE_BYTES
 
 if TYPE_CHECKING:
     from shardforge.shard.descriptor import ShardDescriptor
@@ -25,6 +26,8 @@ class ReplicaOptions(NamedTuple):
     log_entries_max: int = 100_000
     cache_bytes: int = 16 * 1024 * 1024
     timing: Timing = Timing(25, 18, 2)
+    piece_bytes: int = PIECE_BYTES
+    """About how much of a snapshot is sent at a time."""
 
 
 class LogCounters:

@@ -46,9 +46,11 @@ FACTOR = 3
 DOWN_AFTER_SECONDS = 2.5
 DRIFT_MAX = 0.01
 WALL_JUMP_US_MAX = 60_000_000
-FLUSH_ENTRIES = 40
-LOG_ENTRIES_MAX = 80
+FLUSH_ENTRIES = 15
+LOG_ENTRIES_MAX = 30
 """So few that a node which was away for a moment needs a snapshot."""
+PIECE_BYTES = 512
+"""So little that a snapshot takes many pieces, and can be interrupted between them."""
 GC_RETENTION_SECONDS = 2
 SHARD_BYTES_MAX = 1 << 30
 SLACK_BYTES = 500
@@ -139,6 +141,11 @@ class SimNode:
         instance = self.instance
         return instance is not None and not instance.standby
 
+    @property
+    def believed(self) -> NodeId | None:
+        """Who serves, as far as this node knows: to whom it passes clients on."""
+        return None if self._peering is None else self._peering.serving_node()
+
     def session(self) -> Session:
         """A new session of the superuser, on a node that has an instance."""
         instance = self.instance
@@ -162,7 +169,10 @@ class SimNode:
             network.set_address(node, address)
         blocking = self._blocking = SimBlocking(world, self.id)
         options = replica_options(self._config, SHARDS + 1)._replace(
-            flush_entries=FLUSH_ENTRIES, log_entries_max=LOG_ENTRIES_MAX, cache_bytes=1 << 20
+            flush_entries=FLUSH_ENTRIES,
+            log_entries_max=LOG_ENTRIES_MAX,
+            cache_bytes=1 << 20,
+            piece_bytes=PIECE_BYTES,
         )
         self._closed = ClosedTimestamps()
         host = Host(

@@ -24,6 +24,10 @@ AT_A_BUCKET = 0.7
 PAUSE_SECONDS = (0.2, 2.0)
 FAULT_SECONDS = (0.1, 2.5)
 JUMP_US_MAX = 100_000_000
+LAG_SECONDS_MAX = 6.0
+"""How long a node is cut off, at most, until the others' logs have gone on without it."""
+TRANSFER_SECONDS_MAX = 3.0
+LOOK_SECONDS = 0.002
 
 
 class Faults:
@@ -38,6 +42,8 @@ class Faults:
         """Replicas and leaderships that were sent elsewhere."""
         self.splits = 0
         """Shards that were split, as far as the serving node could tell."""
+        self.interruptions = 0
+        """Snapshots that were disturbed in the midst of their transfer."""
 
     async def run(self, seconds: float) -> None:
         """Inject faults for some time, then heal."""
@@ -198,6 +204,36 @@ class Faults:
             await asyncio.sleep(seconds)
             return
 
+    async def snapshot(self, node: SimNode, seconds: float) -> None:
+        """A node lags until it needs snapshots, and something befalls one of the two sides in the midst of one."""
+        others = [other for other in self._nodes if other is not node]
+        cuts = self._cut_off(node)
+        await _until(
+            lambda: not cuts <= self._world.cut or _left_behind(node, others), LAG_SECONDS_MAX
+        )
+        self._world.cut -= cuts
+        before = _received_bytes(node)
+        await _until(
+            lambda: _receives(node) and _received_bytes(node) > before, TRANSFER_SECONDS_MAX
+        )
+        if _receives(node):
+            self.interruptions += 1
+            senders = [other for other in others if other.serves]
+            befalls = self._world.random.choice((self.crash, self.pause, self.partition_off))
+            await befalls(self._world.random.choice([node, *senders]), seconds)
+
+    async def partition_off(self, node: SimNode, seconds: float) -> None:
+        """One node hears nobody and is not heard."""
+        cuts = self._cut_off(node)
+        await asyncio.sleep(seconds)
+        self._world.cut -= cuts
+
+    def _cut_off(self, node: SimNode) -> set[tuple[NodeId, NodeId]]:
+        others = [other.id for other in self._nodes if other is not node]
+        cuts = {pair for o in others for pair in ((o, node.id), (node.id, o))}
+        self._world.cut |= cuts
+        return cuts
+
     def _resume(self, node: SimNode) -> None:
         self._world.resume(node.id)
         network = self._world.networks.get(node.id)
@@ -218,5 +254,39 @@ KINDS: dict[str, Callable[[Faults, SimNode, float], Awaitable[None]]] = {
     "pause": Faults.pause,
     "split": Faults.split,
     "move": Faults.move,
+    "snapshot": Faults.snapshot,
 }
 """The faults by the names that --faults takes."""
+
+
+async def _until(holds: Callable[[], bool], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end and not holds():  # noqa: ASYNC110 - several nodes, looked at from outside
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _left_behind(node: SimNode, others: Sequence[SimNode]) -> bool:
+    """Whether a leader's log begins after what a node has of its shard."""
+    if node.host is None:
+        return False
+    leaders = [
+        replica
+        for other in others
+        if other.host is not None
+        for replica in other.host.replicas
+        if replica.serving_term
+    ]
+    for leader in leaders:
+        own = node.host.find(leader.id)
+        if own is not None and own.last_index + 1 < leader.first_index:
+            return True
+    return False
+
+
+def _receives(node: SimNode) -> bool:
+    return node.host is not None and node.host.snapshots.receiving > 0
+
+
+def _received_bytes(node: SimNode) -> int:
+    return 0 if node.host is None else node.host.snapshots.received_bytes

@@ -43,6 +43,8 @@ class Report:
     faults: int = 0
     splits: int = 0
     moves: int = 0
+    interruptions: int = 0
+    """Snapshots that were disturbed in the midst of their transfer."""
     deliveries: int = 0
     trace: int = 0
     violations: list[str] = field(default_factory=list)
@@ -125,6 +127,7 @@ class _Simulation:
         report.faults = self._faults.injected
         report.splits = self._faults.splits
         report.moves = self._faults.moves
+        report.interruptions = self._faults.interruptions
         report.deliveries = self._world.deliveries
         report.trace = self._world.trace
 
@@ -167,7 +170,11 @@ class _Simulation:
             assert node.host is not None, "healed"
             for replica in node.host.replicas:
                 replicas.setdefault(replica.id, []).append(replica)
-        wrong = []
+        wrong = [
+            f"node {node.id} takes node {node.believed} for the one that serves"
+            for node in self._nodes
+            if node.believed is None or not self._nodes[node.believed - 1].serves
+        ]
         able = len(self._nodes) - self._observers
         wanted = min(FACTOR, able) + self._observers
         for shard, copies in sorted(replicas.items()):

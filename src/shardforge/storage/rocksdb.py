@@ -42,6 +42,8 @@ _PROPERTIES: Final = {
     "live_data_bytes": "rocksdb.estimate-live-data-size",
     "memtable_bytes": "rocksdb.cur-size-all-mem-tables",
     "table_reader_bytes": "rocksdb.estimate-table-readers-mem",
+    "block_cache_bytes": "rocksdb.block-cache-usage",
+    "block_cache_pinned_bytes": "rocksdb.block-cache-pinned-usage",
     "pending_compaction_bytes": "rocksdb.estimate-pending-compaction-bytes",
     "running_flushes": "rocksdb.num-running-flushes",
     "running_compactions": "rocksdb.num-running-compactions",

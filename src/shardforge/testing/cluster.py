@@ -77,14 +77,18 @@ class Cluster:
 
     @property
     def serving(self) -> int:
-        """The id of the node that serves, awaited. Raises TimeoutError."""
+        """The id of the node that serves, awaited: never one that a partition cut off. Raises TimeoutError."""
         return self._do(self._serving())
 
     async def _serving(self) -> int:
         async with asyncio.timeout(READY_SECONDS):
             while True:
                 for number, node in self._running.items():
-                    if node.instance is not None and not node.instance.standby:
+                    if (
+                        node.instance is not None
+                        and not node.instance.standby
+                        and _holds_lease(node)
+                    ):
                         return number
                 await asyncio.sleep(POLL_SECONDS)
 
@@ -170,6 +174,12 @@ def cluster(nodes: int = 3, config: Config | None = None) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+def _holds_lease(node: Node) -> bool:
+    """Whether no other node can serve: one that was cut off takes a moment longer to find that out."""
+    now_us = node.clock.monotonic_ns() // 1000
+    return node.host is not None and now_us < node.host.lease_until_us(now_us)
 
 
 def _crashed(files: MemoryFiles, shelf: Shelf) -> MemoryFiles:

@@ -266,6 +266,12 @@ class Connection(asyncio.Protocol):
             self.cancel_reason = reason
             self._flow.cancel()
 
+    def settle(self) -> None:
+        """The statement that ran has ended: what was to cancel it came too late, and must not hit the next wait."""
+        if self.terminated is None and not self._lost:
+            self.cancel_reason = None
+            self._flow.forget_cancel()
+
     def terminate(self, reason: QueryError | TransactionError) -> None:
         """End the connection, telling the client why; a statement is cancelled, or told its commit's outcome before."""
         self.cancel_reason = self.terminated = reason

@@ -202,6 +202,7 @@ class Conversation:
             self.running = False
             if timer is not None:
                 timer.cancel()
+            connection.settle()
 
     async def _failed(self, error: DatabaseError) -> None:
         session = self.session

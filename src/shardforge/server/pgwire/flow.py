@@ -72,6 +72,8 @@ class Flow:
         self._loop = loop
         self._done = done
         self._waiting: asyncio.Future[Any] | None = None
+        self._due: asyncio.Handle | None = None
+        """Its next step, in the loop's next turn."""
         self._parked = False
         self._running = False
         self._finished = False
@@ -98,11 +100,22 @@ class Flow:
             return
         if self._waiting is not None:
             self._waiting.cancel()
+        elif self._due is not None:
+            self._due.cancel()
+            self._due = self._loop.call_soon(self._go_on, asyncio.CancelledError())
         elif self._parked:
             self._parked = False
             self._step(asyncio.CancelledError())
         else:
             self._cancel_requested = True
+
+    def forget_cancel(self) -> None:
+        """A cancellation that has not been raised yet is not to be."""
+        self._cancel_requested = False
+
+    def _go_on(self, exception: BaseException | None) -> None:
+        self._due = None
+        self._step(exception)
 
     def _woken(self, future: asyncio.Future[Any]) -> None:
         self._waiting = None
@@ -128,7 +141,7 @@ class Flow:
         if yielded is PARK:
             self._parked = True
         elif yielded is None:
-            self._loop.call_soon(self._step, None)
+            self._due = self._loop.call_soon(self._go_on, None)
         else:
             yielded._asyncio_future_blocking = False
             self._waiting = yielded

@@ -27,6 +27,7 @@ from shardforge.server.peer.network import PeerNetwork
 from shardforge.server.pgwire.connection import STARTUP_SECONDS_MAX, Connection
 from shardforge.sql.catalog.descriptors import Role
 from shardforge.sql.session.instance import Instance
+from shardforge.sql.session.parameters import normalized
 from shardforge.sql.session.session import Session
 from shardforge.telemetry import Telemetry
 
@@ -142,7 +143,8 @@ class Server:
             return self.grpc.accept_node
         origin, judged_host = read_origin(preamble, transport)
         if self.instance is None or self.instance.standby:
-            raise ConsensusError(f"node {self.config.cluster.node_id} does not serve at present")
+            here = self.config.cluster.node_id if self.peers is None else self.peers.node
+            raise ConsensusError(f"node {here} does not serve at present")
         return lambda: Connection(self, origin=origin, judged_host=judged_host)
 
     def serve(self, instance: Instance) -> None:
@@ -196,7 +198,7 @@ class Server:
         instance = self.instance
         timeout_ms = round(self.config.sql.query_timeout_sec * 1000)
         return {
-            "statement_timeout": f"{timeout_ms}ms" if timeout_ms else "0",
+            "statement_timeout": normalized("statement_timeout", f"{timeout_ms}ms"),
             "max_connections": str(self.config.sql.max_connections),
             "session_authorization": user,
             "is_superuser": "on" if role.superuser else "off",
