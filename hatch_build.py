@@ -21,7 +21,7 @@ COMPILED: Final = {
         "backend", "connection", "conversation", "extended", "flow", "formats", "frontend", "output", "server",
     ),
     "shard": ("pending", "proposals", "router"),
-    "sql.catalog": ("sequences", "store", "tablelocks"),
+    "sql.catalog": ("following", "sequences", "store", "tablelocks"),
     "sql.execute": (
         "access", "constraints", "context", "deferral", "point", "rows", "rowwriter", "target", "update",
     ),
@@ -29,8 +29,8 @@ COMPILED: Final = {
     "sql.types": ("integers",),
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec"),
     "txn": (
-        "commit", "coordinator", "deadlock", "garbage", "lease", "locks", "oracle", "participant", "snapshots",
-        "standby", "timestamps", "transaction", "waits",
+        "commit", "coordinator", "deadlock", "following", "garbage", "lease", "locks", "oracle", "participant",
+        "snapshots", "standby", "timestamps", "transaction", "waits",
     ),
 }  # fmt: skip
 """What is compiled, by package: where the time of point reads and small writes goes."""

@@ -254,7 +254,7 @@ class ReplicationConfig:
     )
     consistency_level: str = key(
         "strong", _choice("strong", "bounded", "eventual"), '"strong", "bounded" or "eventual"',
-        "What a read accepts on a node that reaches no majority; others always read strongly.",
+        "What reads accept: below strong, nodes that do not serve answer sessions that begin as read only.",
     )  # fmt: skip
     max_staleness_ms: int = key(
         10_000,

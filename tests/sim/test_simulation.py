@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
-from shardforge.ids import Timestamp
+from shardforge.ids import INFINITY, Timestamp
 from shardforge.raft.messages import Message, MessageKind
 from shardforge.raft.state import Raft
 from shardforge.shard.log import MemoryLog
@@ -23,9 +23,13 @@ from shardforge.shard.pending import Mark
 from shardforge.sim.faults import KINDS
 from shardforge.sim.run import Report, simulate
 from shardforge.sim.workloads import WORKLOADS
+from shardforge.sql.catalog.following import FollowerCatalog
 from shardforge.sql.session import commit_key
+from shardforge.sql.session.past import Past
+from shardforge.txn import closed
 from shardforge.txn.commit import CommitProcess
 from shardforge.txn.feed import Feed
+from shardforge.txn.following import FollowedShard
 from shardforge.txn.lease import Lease
 from shardforge.txn.transaction import Transaction
 
@@ -166,6 +170,31 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
         "fed-bank",
         UNSPLIT,
         patch.object(Feed, "resolve", _resolve_now),
+    ),
+    "closing over commits under way": (
+        "followed",
+        UNSPLIT,
+        patch.object(closed, "_before_marks", lambda _replica: INFINITY),
+    ),
+    "reading at a closed timestamp before its entries are applied": (
+        "followed",
+        UNSPLIT,
+        patch.object(closed, "_holds", lambda _applied, _closed: True),
+    ),
+    "reading where versions were collected": (
+        "followed",
+        UNSPLIT,
+        patch.object(FollowedShard, "kept_from", Timestamp(0)),
+    ),
+    "a catalog that does not move on": (
+        "followed",
+        UNSPLIT,
+        patch.object(FollowerCatalog, "_changed", lambda catalog, _timestamp: not catalog._as_of),
+    ),
+    "bounded readers that accept any age": (
+        "followed",
+        UNSPLIT,
+        patch.object(Past, "_age_us_max", lambda _past: None),
     ),
     "no validation of what was read": (
         "append",

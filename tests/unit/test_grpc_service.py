@@ -437,7 +437,7 @@ def test_every_call_is_answered_when_a_node_ceases_to_serve() -> None:
             ]
             for _ in range(moment * 2):
                 await asyncio.sleep(0)
-            await server.end_sessions(TransactionError("another node leads", "57P01"))
+            await server.end_tenure(TransactionError("another node leads", "57P01"))
             assert not server.calls
             done = await asyncio.gather(*tasks, return_exceptions=True)
             for one in done:
@@ -696,7 +696,7 @@ def test_a_node_that_serves_no_more_says_so() -> None:
             task = await blocked(client)
             await until(lambda: waiting(node))
             instance = node.server.instance
-            await node.server.end_sessions(TransactionError("another node leads", "57P01"))
+            await node.server.end_tenure(TransactionError("another node leads", "57P01"))
             assert (await failure(task)).sqlstate == "57P01"
             assert (await failure(client.execute("SELECT 1"))).sqlstate == "57P03"
             assert (await client.status())["nodes"]

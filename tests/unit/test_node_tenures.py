@@ -118,6 +118,9 @@ def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
         with pytest.raises(ConsensusError, match="majority") as caught:
             await run(past, "SELECT count(*) FROM t")
         assert "consistency_level" in caught.value.hint
+        for sql in ("SELECT a FROM t WHERE a = 7", "EXPLAIN ANALYZE SELECT a FROM t WHERE a = 7"):
+            with pytest.raises(ConsensusError, match="majority"):
+                await run(past, sql)
         await run(past, "SET shardforge.consistency_level = bounded")
         with pytest.raises(ConsensusError, match="bounded read") as caught:
             await run(past, "SELECT count(*) FROM t")

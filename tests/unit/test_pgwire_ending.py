@@ -34,7 +34,7 @@ def test_no_commit_is_told_wrongly() -> None:
                 tasks = [asyncio.create_task(client.execute(sql)) for client in clients]
                 for _ in range(moment % 20):
                     await asyncio.sleep(0)
-                await server.end_sessions(TransactionError("another node leads", "57P01"))
+                await server.end_tenure(TransactionError("another node leads", "57P01"))
                 told = await asyncio.gather(*tasks, return_exceptions=True)
                 server.serve(instance)
                 for client in clients:
@@ -62,7 +62,7 @@ def test_a_connection_that_waits_for_a_lock_ends_too() -> None:
             waiting = asyncio.create_task(client.execute("DELETE FROM t"))
             connections = node.server.connections
             await until(lambda: any(c.conversation and c.conversation.running for c in connections))
-            await node.server.end_sessions(TransactionError("another node leads", "57P01"))
+            await node.server.end_tenure(TransactionError("another node leads", "57P01"))
             (error,) = await asyncio.gather(waiting, return_exceptions=True)
             assert "another node leads" in str(error)
             await session.close()

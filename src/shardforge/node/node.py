@@ -194,7 +194,8 @@ class Node:
         tcp.open_to_strangers(DECOMMISSION, trusted=True)
         tcp.open_to_strangers(SPLIT, trusted=True)
         self.host.start()
-        self.serving.leading.start()
+        self.serving.start()
+        self.server.following = self.serving.following
         if self.host.replicas and self.host.alone:
             await self.serving.leading.first_tenure()
         self._observe()
@@ -225,8 +226,10 @@ class Node:
         return {} if self._figures is None else self._figures.read()
 
     def _store_metrics(self) -> Figures:
-        tenure = None if self.leading is None else self.leading.tenure
-        return {} if tenure is None else tenure.store.metrics()
+        if self.serving is None:
+            return {}
+        tenure, figures = self.serving.leading.tenure, self.serving.following.figures()
+        return figures if tenure is None else {**figures, **tenure.store.metrics()}
 
     def _observe(self) -> None:
         monitoring = self.config.monitoring

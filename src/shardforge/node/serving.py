@@ -20,6 +20,7 @@ from shardforge.errors import DatabaseError, TransactionError
 from shardforge.ids import NodeId
 from shardforge.node.changing import Changing
 from shardforge.node.cutting import Cutting
+from shardforge.node.following import Following
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
 from shardforge.node.neighbours import neighbours
@@ -32,6 +33,7 @@ from shardforge.shard.remote.service import ShardService
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
 from shardforge.txn.closed import ClosedTimestamps
+from shardforge.txn.standby import StandbyStore
 from shardforge.txn.store import NeighboursOf, Store
 
 HAND_OVER_SECONDS = 3.0
@@ -70,9 +72,21 @@ class Serving:
         self._changing = Changing(host, peering.network)
         self._government: asyncio.Task[None] | None = None
         self._giving_way: asyncio.Task[None] | None = None
+        self.following = Following(
+            config, host, peering.network, clock, telemetry, randomness, logs.set_level, started_us, closed,
+            peering.serving_node, self._store, server.end_sessions,
+        )  # fmt: skip
         self.leading: Leading[Tenure] = Leading(
             host, self._begin, self._began, self._ends, self._stand_by
         )
+
+    def start(self) -> None:
+        """Begin to follow the leaderships, and what is closed elsewhere."""
+        self.leading.start()
+        self.following.start()
+
+    def _store(self) -> Store | StandbyStore | None:
+        return None if self.leading.tenure is None else self.leading.tenure.store
 
     async def _begin(self) -> Tenure:
         return await Tenure.begin(
@@ -112,7 +126,7 @@ class Serving:
             self._government.cancel()
             await asyncio.gather(self._government, return_exceptions=True)
             self._government = None
-        await self._server.end_sessions(
+        await self._server.end_tenure(
             TransactionError(
                 "terminating connection because another node leads the cluster now", "57P01",
                 hint="Connect again: the connection will be served by the node that leads.",
@@ -186,3 +200,4 @@ class Serving:
     async def stop(self) -> None:
         """End the tenure, for good."""
         await self.leading.stop()
+        await self.following.stop()

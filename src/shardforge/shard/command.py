@@ -82,6 +82,8 @@ class Forget(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 class Collect(msgspec.Struct, frozen=True, array_like=True, tag=7):
     engine_keys: Sequence[bytes]
+    horizon: Timestamp = Timestamp(0)
+    """Readers below it may miss what is removed."""
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True, tag=8):
@@ -93,6 +95,8 @@ class Clear(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """Remove every version in spans of keys that nobody reads or writes any more."""
 
     spans: Sequence[tuple[bytes, bytes]]
+    horizon: Timestamp = Timestamp(0)
+    """Readers below it may miss what is removed."""
 
 
 class Split(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -317,6 +321,7 @@ class Application:
         "batch",
         "cleared",
         "divided",
+        "kept_from",
         "number",
         "refused",
         "tenure",
@@ -348,6 +353,8 @@ class Application:
         self.cleared: list[tuple[bytes, bytes]] = []
         """Spans of the engine to be emptied before the batch is written; to do so again changes nothing."""
         self.versions: list[tuple[bytes, Timestamp, bytes | None]] = []
+        self.kept_from = Timestamp(0)
+        """What `mvcc.kept_from` becomes, if this entry changes it."""
 
     def apply(self, command: Command) -> Outcome:
         """Add the command's effect to the batch."""
@@ -434,6 +441,7 @@ class Application:
 
     def _collect(self, command: Collect) -> Outcome:
         self.batch += [(key, None) for key in command.engine_keys]
+        self._keep_from(command.horizon)
         return Outcome.APPLIED
 
     def _window(self, command: Window) -> Outcome:
@@ -444,7 +452,13 @@ class Application:
 
     def _clear(self, command: Clear) -> Outcome:
         self.cleared += [mvcc.versions_of(start, end) for start, end in command.spans]
+        self._keep_from(command.horizon)
         return Outcome.APPLIED
+
+    def _keep_from(self, horizon: Timestamp) -> None:
+        if horizon > self.kept_from and horizon > mvcc.kept_from(self._reader):
+            self.kept_from = horizon
+            self.batch.append(mvcc.put_kept_from(horizon))
 
     def _split(self, command: Split) -> Outcome:
         if self.divided is None or command.term != self._term:

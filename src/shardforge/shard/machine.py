@@ -26,6 +26,7 @@ from shardforge.shard.log import ShardLog
 from shardforge.shard.snapshot import Pins
 from shardforge.shard.split import described
 from shardforge.shard.surroundings import Surroundings
+from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
 from shardforge.storage.newest_cache import NewestCache
 
@@ -60,6 +61,13 @@ class StateMachine:
         self._moments: dict[int, Callable[[], None]] = {}
         self.engine, self._log = opened or files.open()
         self.descriptor = described(self.engine, descriptor)
+        self.kept_from = mvcc.kept_from(self.engine)
+        """Readers below it may miss what was removed."""
+
+    @property
+    def installing(self) -> bool:
+        """Whether the engine is being replaced by a state from elsewhere: it is not to be read."""
+        return self._installing
 
     @property
     def id(self) -> ShardId:
@@ -102,6 +110,8 @@ class StateMachine:
             self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.state = application.state(index)
+        if application.kept_from:
+            self.kept_from = application.kept_from
         if self._moments and (seen := self._moments.pop(index, None)) is not None:
             seen()
         wrote = self.cache.wrote
@@ -140,6 +150,7 @@ class StateMachine:
         self.engine = await self._blocking.run(lambda: self._files.install(staged, old, log))
         self._installing = False
         self.descriptor = described(self.engine, self.descriptor)
+        self.kept_from = mvcc.kept_from(self.engine)
         self.cache.clear()
         self.state = applied_of(self.engine)
         assert self.applied == index, "a snapshot's state is as of its entry"

@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.05
 CONNECT_SECONDS_MAX = 0.4
 """How long a client waits for a node that stands still, before it tries another."""
 
-REFUSED = {"40001", "40P01", "25006", "57P01", "57P03", "55P03", "57014"}
+REFUSED = {"40001", "40P01", "25006", "57P01", "57P03", "55P03", "57014", "72000"}
 """What a client may be told of a statement or transaction that had no effect, and that it may try again."""
 UNKNOWN = {"40003", "08006", "08007"}
 
@@ -47,7 +47,7 @@ class Client:
         self.number = number
         self.random = world.random
         self.answers: dict[str, int] = {}
-        """How often it was told what."""
+        """How often it was told what, and "followed": by a follower."""
         self.unexpected: list[str] = []
         """Errors that no client should ever be told."""
         self._world = world
@@ -75,7 +75,33 @@ class Client:
         node = await self._find(standby, seconds)
         if node is None:
             return Answer("refused")
-        task = node.begin(_in_session(node.session(), work))
+        return await self._outcome(node.begin(_in_session(node.session(), work)), seconds)
+
+    async def follow(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        level: str,
+        *,
+        seconds: float = TIMEOUT_SECONDS,
+    ) -> Answer[T]:
+        """Run `work` in a session on some node that answers it as a follower; "refused" where the node passes it on."""
+        node = self.random.choice(self._nodes)
+        await asyncio.sleep(self._world.delay())
+        if self._world.paused(node.id):
+            return Answer("refused")
+
+        async def read() -> T | None:
+            session = await node.follower_session(level)
+            return None if session is None else await _in_session(session, work)
+
+        answer = await self._outcome(node.begin_reading(read()), seconds)
+        if answer.ok and answer.value is None:
+            return Answer("refused")
+        if answer.ok:
+            self.answers["followed"] = self.answers.get("followed", 0) + 1
+        return Answer(answer.outcome, answer.value)
+
+    async def _outcome(self, task: asyncio.Task[T], seconds: float) -> Answer[T]:
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             task.cancel()

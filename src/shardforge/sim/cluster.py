@@ -16,10 +16,11 @@ from shardforge import __version__
 from shardforge.cluster.plan import Settings
 from shardforge.cluster.rebalance import Balance
 from shardforge.config import Config
-from shardforge.errors import DatabaseError
+from shardforge.errors import DatabaseError, TransactionError
 from shardforge.ids import NodeId, ShardId
 from shardforge.node.changing import Changing
 from shardforge.node.cutting import Cutting
+from shardforge.node.following import Following
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
 from shardforge.node.neighbours import neighbours
@@ -37,6 +38,7 @@ from shardforge.sql.session.session import Session
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
 from shardforge.txn.closed import Closed, ClosedTimestamps
+from shardforge.txn.standby import StandbyStore
 from shardforge.txn.store import Store, replica_options
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ LOG_ENTRIES_MAX = 30
 PIECE_BYTES = 512
 """So little that a snapshot takes many pieces, and can be interrupted between them."""
 GC_RETENTION_SECONDS = 2
+MAX_STALENESS_MS = 1500
 SHARD_BYTES_MAX = 1 << 30
 SLACK_BYTES = 500
 """Nodes may differ by so little: replicas move now and then."""
@@ -64,9 +67,27 @@ def _config(*, asynchronous: bool) -> Config:
     return replace(
         config,
         storage=replace(config.storage, engine="memory", gc_retention_sec=GC_RETENTION_SECONDS),
-        replication=replace(config.replication, async_replication=asynchronous),
+        replication=replace(
+            config.replication, async_replication=asynchronous, max_staleness_ms=MAX_STALENESS_MS
+        ),
         sharding=replace(config.sharding, initial_shard_count=SHARDS),
     )
+
+
+def _among(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that is in the set for as long as it runs."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait for their ends."""
+    ended = sorted(tasks, key=hash)
+    for task in ended:
+        task.cancel()
+    await asyncio.gather(*ended, return_exceptions=True)
 
 
 class SimNode:
@@ -89,6 +110,7 @@ class SimNode:
         self._governing: Governing | None = None
         self._cutting: Cutting | None = None
         self._changing: Changing | None = None
+        self.following: Following | None = None
         self.failures: list[str] = []
         """Replicas that stopped, and why."""
         self._world = world
@@ -109,7 +131,8 @@ class SimNode:
         offset_us = world.random.randrange(-WALL_JUMP_US_MAX, WALL_JUMP_US_MAX)
         self.clock = SimClock(world, self.id, rate, offset_us)
         self._clients: set[asyncio.Task[Any]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._readers: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = ClosedTimestamps()
         self._network: SimNetwork | None = None
         self._blocking = SimBlocking(world, self.id)
@@ -154,10 +177,22 @@ class SimNode:
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a client's work on this node; it is cancelled when the node ceases to serve, or to live."""
-        task = asyncio.create_task(work)
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
-        return task
+        return _among(self._clients, work)
+
+    def begin_reading(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run the work of a client that the node answers as a follower, which need not be cancelled with a tenure."""
+        return _among(self._readers, work)
+
+    async def follower_session(self, level: str) -> Session | None:
+        """A new session that reads at closed timestamps; None where the node passes it on."""
+        if self.following is None or self.serves:
+            return None
+        instance = await self.following.ready(level)
+        if instance is None:
+            return None
+        session = Session(instance, user="shardforge", database="shardforge")
+        await session.execute(f"SET shardforge.consistency_level = '{level}'")
+        return session
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -210,9 +245,18 @@ class SimNode:
                 lambda _: None, self.clock.wall_us(),
             )  # fmt: skip
 
-        self.leading = Leading(host, begin, self._began, self._ending, stand_by)
+        self.leading = leading = Leading(host, begin, self._began, self._ending, stand_by)
+
+        def store() -> Store | StandbyStore | None:
+            return None if leading.tenure is None else leading.tenure.store
+
+        self.following = Following(
+            self._config, host, network, self.clock, Telemetry(), surroundings, lambda _: None,
+            self.clock.wall_us(), self._closed, self._peering.serving_node, store, self._end_readers,
+        )  # fmt: skip
         host.start()
-        self.leading.start()
+        leading.start()
+        self.following.start()
 
     def _open(self, shard: ShardDescriptor) -> MemoryFiles:
         if (
@@ -237,8 +281,12 @@ class SimNode:
         assert self._network is not None, "running"
         self._network.close()
         host.kill()
+        following, self.following = self.following, None
+        assert following is not None, "running"
         self.host = self.leading = None
         await leading.stop()
+        await following.stop()
+        await _cancelled(self._readers)
         for task in sorted(self._tasks, key=hash):
             task.cancel()
         for shard, (made, forked) in self._forked.items():  # also one that had no replica yet
@@ -265,16 +313,13 @@ class SimNode:
             self._government.cancel()
             await asyncio.gather(self._government, return_exceptions=True)
             self._government = None
-        clients = sorted(self._clients, key=hash)
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        await _cancelled(self._clients)
+
+    async def _end_readers(self, _instance: Instance, _reason: TransactionError) -> None:
+        await _cancelled(self._readers)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return _among(self._tasks, work)
 
     async def _govern(self, store: Store) -> None:
         host, peering, network = self.host, self._peering, self._network

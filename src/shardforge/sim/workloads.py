@@ -18,6 +18,7 @@ from shardforge.sim.checkers import (
     wrong_lists,
 )
 from shardforge.sim.clients import Client, rows_of
+from shardforge.sim.followed import Followed
 from shardforge.sql.session.session import Session
 
 KEYS = 4
@@ -425,5 +426,6 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "counter": Counter,
     "once": Once,
     "ddl": DdlBesideDml,
+    "followed": Followed,
 }
 """The workloads by the names that --workload takes."""

@@ -4,6 +4,7 @@
     i <user key>                  an intent: what a prepared transaction will write
     c <anchor key> <txn id:8>     a commit or abort record
     a                             the applied index (and whatever else the replica stores there)
+    k                             the timestamp from which on readers find all that they need
     d                             the shard's span and epoch, once they are not those that it was made with
     m                             the membership of the shard's group
 
@@ -23,11 +24,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from shardforge.ids import INFINITY
+from shardforge.ids import INFINITY, Timestamp
 from shardforge.storage.engine import Pair, Reader, Write
 
 APPLIED_KEY: Final = b"a"
 _DESCRIPTION_KEY: Final = b"d"
+_KEPT_KEY: Final = b"k"
 _MEMBERSHIP_KEY: Final = b"m"
 _TOP: Final = (1 << 64) - 1
 _AFTER_OLDEST: Final = b"\xff" * 9
@@ -103,6 +105,11 @@ def put_description(data: bytes) -> Write:
     return _DESCRIPTION_KEY, data
 
 
+def put_kept_from(timestamp: int) -> Write:
+    """The write of the timestamp below which readers may miss what was removed."""
+    return _KEPT_KEY, _pack_u64(timestamp)
+
+
 def put_membership(data: bytes) -> Write:
     """The write of the group's membership."""
     return _MEMBERSHIP_KEY, data
@@ -164,6 +171,12 @@ def applied(reader: Reader) -> bytes | None:
 def description(reader: Reader) -> bytes | None:
     """The shard's span and epoch last written."""
     return reader.get(_DESCRIPTION_KEY)
+
+
+def kept_from(reader: Reader) -> Timestamp:
+    """Readers below it may miss what was removed; 0: nothing was."""
+    data = reader.get(_KEPT_KEY)
+    return Timestamp(0 if data is None else _unpack_u64(data)[0])
 
 
 def membership(reader: Reader) -> bytes | None:

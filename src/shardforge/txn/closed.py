@@ -9,15 +9,17 @@ PURE.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from shardforge.ids import ShardId, Timestamp
+from shardforge.ids import INFINITY, ShardId, Timestamp
 from shardforge.txn.participant import Participant
 
 OFFERS_MAX = 64
+
+T = TypeVar("T")
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True):
@@ -27,7 +29,10 @@ class Closed(msgspec.Struct, frozen=True, array_like=True):
     """0: nothing is closed."""
     applied: dict[ShardId, int]
     last: Timestamp = Timestamp(0)
-    """The newest that was given at that moment: what was committed before it is at or below this one."""
+    """The newest that was given at that moment: what was committed before it is at or below this one.
+
+    0: another node may have given more since.
+    """
 
 
 def closed_now(last: Timestamp, participants: Iterable[Participant]) -> Closed:
@@ -41,40 +46,68 @@ def closed_now(last: Timestamp, participants: Iterable[Participant]) -> Closed:
     for participant in participants:
         if not participant.term:
             return Closed(Timestamp(0), {})
-        for mark in participant.pending.marks.values():
-            if mark.timestamp:
-                bound = min(bound, mark.timestamp - 1)
+        bound = min(bound, _before_marks(participant))
         applied[participant.replica.id] = participant.replica.index
     return Closed(Timestamp(bound), applied, last)
+
+
+def _before_marks(participant: Participant) -> int:
+    """What is before every commit under way in a shard whose timestamp is known."""
+    marks = participant.pending.marks.values()
+    return min((mark.timestamp - 1 for mark in marks if mark.timestamp), default=INFINITY)
+
+
+class _Heard(NamedTuple):
+    last: Timestamp
+    heard_us: int
+    asked_us: int
 
 
 class ClosedTimestamps:
     """The offers that a node has heard, and the newest that its replicas can serve."""
 
     def __init__(self) -> None:
-        self._offers: deque[tuple[Closed, int]] = deque(maxlen=OFFERS_MAX)
-        self._heard: deque[tuple[Timestamp, int]] = deque(maxlen=OFFERS_MAX)
+        self._offers: list[Closed] = []
+        self._heard: list[_Heard] = []
         self._usable = Timestamp(0)
         self.closed_us = 0
         """A moment of this node's monotonic clock: what was committed before it is in the newest usable state.
 
         It is late by what an offer was under way.
         """
+        self.asked_us = 0
+        """The same, and certain: when this node asked for an offer."""
 
-    def offer(self, closed: Closed, now_us: int) -> None:
-        """The serving node closed a timestamp."""
+    def offer(self, closed: Closed, now_us: int, asked_us: int = 0) -> None:
+        """The serving node closed a timestamp; `asked_us`: as an answer to a question of that moment."""
         if closed.timestamp:
-            self._offers.append((closed, now_us))
+            self._offers = [*_thinned(self._offers), closed]
+            if closed.last:
+                self._heard = [*_thinned(self._heard), _Heard(closed.last, now_us, asked_us)]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `usable` may have something new to say."""
+        return bool(self._offers)
 
     def usable(self, applied: Mapping[ShardId, int]) -> Timestamp:
         """The newest closed timestamp whose state is here; 0 when there is none."""
-        while self._offers and _holds(applied, self._offers[0][0]):
-            closed, heard_us = self._offers.popleft()
-            self._usable = max(self._usable, closed.timestamp)
-            self._heard.append((closed.last, heard_us))
-        while self._heard and self._heard[0][0] <= self._usable:
-            self.closed_us = self._heard.popleft()[1]
+        for position in range(len(self._offers) - 1, -1, -1):
+            if _holds(applied, self._offers[position]):
+                found = self._offers[: position + 1]
+                self._usable = max(self._usable, *(closed.timestamp for closed in found))
+                del self._offers[: position + 1]
+                break
+        for heard in [heard for heard in self._heard if heard.last <= self._usable]:
+            self.closed_us = heard.heard_us
+            self.asked_us = max(self.asked_us, heard.asked_us)
+            self._heard.remove(heard)
         return self._usable
+
+
+def _thinned(kept: list[T]) -> list[T]:
+    """Every second one once there are many: a node that is far behind still finds what it can serve."""
+    return kept[1::2] if len(kept) >= OFFERS_MAX else kept
 
 
 def _holds(applied: Mapping[ShardId, int], closed: Closed) -> bool:

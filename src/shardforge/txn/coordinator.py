@@ -212,8 +212,10 @@ class Coordinator:
         for feed in self.feeds:
             feed.note(transaction.writes.values, timestamp)
 
-    async def clear(self, spans: Sequence[tuple[bytes, bytes]]) -> None:
+    async def clear(self, spans: Sequence[tuple[bytes, bytes]], horizon: Timestamp) -> None:
         """Remove the keys of spans that nobody reads or writes any more, once the last commit there is resolved.
+
+        Other nodes may still read them below `horizon`, and then are told that they cannot.
 
         Raises: ConsensusError 57P03 when a shard is lost on the way; what was removed stays so.
         """
@@ -230,7 +232,7 @@ class Coordinator:
                     parts.setdefault(participant, []).append((low, high))
             for participant, cleared in parts.items():
                 outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-                participant.propose(Clear(cleared), partial(_resolve, outcome))
+                participant.propose(Clear(cleared, horizon), partial(_resolve, outcome))
                 if await outcome is not Outcome.APPLIED:
                     raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
 

@@ -35,6 +35,8 @@ KEYS_PER_COMMAND = 1000
 COMMANDS_PER_TURN = 8
 QUEUE_MAX = 20_000
 """Beyond so many entries a shard's retention gives way; snapshots in use never do."""
+FOLLOWERS_US = 5_000_000
+"""Nor do the last few seconds, which other nodes read at closed timestamps."""
 WRITES_A_TURN = 5_000
 SWEEP_PAIRS = 2000
 SWEEP_PAUSE_SECONDS = 0.1
@@ -120,8 +122,8 @@ class GarbageCollector:
     def horizon(self, *, retained: bool = True) -> Timestamp:
         """No reader, now or later, reads below it."""
         newest = self._newest_timestamp()
-        if retained:
-            newest = Timestamp(max(0, newest - self._retention_us))
+        kept_us = self._retention_us if retained else min(self._retention_us, FOLLOWERS_US)
+        newest = Timestamp(max(0, newest - kept_us))
         return min(newest, self._snapshots.oldest(newest))
 
     def collect(self) -> int:
@@ -137,7 +139,7 @@ class GarbageCollector:
                     break
                 self.kept_from = max(self.kept_from, limit)
                 total += len(keys)
-                participant.defer(Collect(keys), _ignore)
+                participant.defer(Collect(keys, limit), _ignore)
         self.collected += total
         return total
 
@@ -213,7 +215,7 @@ class GarbageCollector:
                 return  # it was closed on the way: the shard is not this node's any more
             if found.batch:
                 self.collected += len(found.batch)
-                participant.defer(Collect([key for key, _ in found.batch]), _ignore)
+                participant.defer(Collect([key for key, _ in found.batch], horizon), _ignore)
             at = found.resume
             if at is not None:
                 await self._clock.sleep(SWEEP_PAUSE_SECONDS)

@@ -173,7 +173,7 @@ async def _in_session(
 
     def begin() -> Session:
         user, host = caller.credentials.user, caller.client.host
-        if server.instance is not instance:
+        if instance not in server.instances:
             raise TransactionError("another node leads the cluster now", "57P01")
         return begin_session(
             server, instance, caller.role, user, database or user, host, dict(settings)

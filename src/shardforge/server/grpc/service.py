@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from shardforge.errors import ConsensusError, DatabaseError, NetworkError, QueryError
 from shardforge.ids import NodeId
+from shardforge.server.follower import READ_ONLY, follower_of
 from shardforge.server.grpc.access import Client, Passwords, check_tls, credentials_in
 from shardforge.server.grpc.execution import (
     Caller,
@@ -65,6 +66,10 @@ OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
     ("grpc.so_reuseport", 0),
 )
+_STATEMENTS: dict[str, type[Message]] = {
+    "ExecuteQuery": pb.ExecuteQueryRequest,
+    "ExecuteTransaction": pb.ExecuteTransactionRequest,
+}
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 log = logging.getLogger("shardforge.grpc")
@@ -193,6 +198,9 @@ class Service:
     async def _served(self, method: str, work: Work, request: bytes, context: Context) -> bytes:
         """What `work` gives on the node that serves. Raises what it raises, DatabaseError and Passed."""
         server, client = self._server, self._client(context)
+        follower = await self._follower(method, request, client, context)
+        if follower is not None:
+            return await work(follower, await self._let_in(follower, client, context), request)
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + server.serving_seconds, PAUSE_SECONDS_MIN
         while True:
@@ -215,6 +223,22 @@ class Service:
                 )
             await server.wait_serving(min(pause, remaining))
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
+
+    async def _follower(
+        self, method: str, request: bytes, client: Client, context: Context
+    ) -> Instance | None:
+        """The instance that answers the call here while another node serves, if it may and can."""
+        if client.node or self._server.serves or method not in _STATEMENTS:
+            return None
+        message: Any = _read(_STATEMENTS[method], request)
+        given = dict(message.settings)
+        if isinstance(message, pb.ExecuteTransactionRequest):
+            if message.commit_key:
+                return None  # it writes
+            if message.read_only:
+                given.setdefault(READ_ONLY, "on")
+        user = credentials_in(tuple(context.invocation_metadata())).user
+        return await follower_of(self._server, user, message.database or user, given)
 
     async def _let_in(self, instance: Instance, client: Client, context: Context) -> Caller:
         """The user of a call, proved. Raises NetworkError."""

@@ -61,6 +61,23 @@ class GrpcDoor(Protocol):
         ...
 
 
+class FollowingDoor(Protocol):
+    """Which sessions this node answers by itself while another one serves (`node.following`)."""
+
+    @property
+    def instance(self) -> Instance | None:
+        """What they run on; None while there are none."""
+        ...
+
+    def known(self) -> Instance | None:
+        """The same, made now if this node can tell without waiting what there was a while ago."""
+        ...
+
+    async def ready(self, level: str) -> Instance | None:
+        """The instance for a session of that level; None where this node has nothing for it."""
+        ...
+
+
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -100,6 +117,8 @@ class Server:
         """Which other node serves clients; None: this one does, or nobody is known to."""
         self.grpc: GrpcDoor | None = None
         """Set before `listen` when gRPC is served too."""
+        self.following: FollowingDoor | None = None
+        """Set before `listen` where other nodes may serve."""
         self.calls: set[Call] = set()
         """Sessions without a connection."""
         self.forwarded: set[Forwarded] = set()
@@ -142,14 +161,14 @@ class Server:
         if self.grpc is not None and unpack_origin(preamble).packet == GRPC:
             return self.grpc.accept_node
         origin, judged_host = read_origin(preamble, transport)
-        if self.instance is None or self.instance.standby:
+        if not self.serves:
             here = self.config.cluster.node_id if self.peers is None else self.peers.node
             raise ConsensusError(f"node {here} does not serve at present")
         return lambda: Connection(self, origin=origin, judged_host=judged_host)
 
     def serve(self, instance: Instance) -> None:
         """Let sessions begin."""
-        instance.interrupt_session = self._interrupt_session
+        instance.interrupt_session = self.interrupt_session
         self.instance = instance
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -179,11 +198,32 @@ class Server:
             )
         return self.instance
 
-    async def end_sessions(self, reason: TransactionError) -> None:
-        """End every session, telling its client why: this node serves no more."""
-        self.instance = None
-        connections = [c for c in self.connections if c.conversation is not None]
-        calls = list(self.calls)
+    @property
+    def serves(self) -> bool:
+        """Whether this node serves, and not only what it holds of the past."""
+        return self.instance is not None and not self.instance.standby
+
+    @property
+    def instances(self) -> list[Instance]:
+        """What sessions run on: the tenure's instance, and a follower's."""
+        following = None if self.following is None else self.following.instance
+        return [one for one in (self.instance, following) if one is not None]
+
+    async def end_tenure(self, reason: TransactionError) -> None:
+        """End every session of the tenure, telling its client why: this node serves no more."""
+        instance, self.instance = self.instance, None
+        if instance is not None:
+            await self.end_sessions(instance, reason)
+
+    async def end_sessions(self, instance: Instance, reason: TransactionError) -> None:
+        """End every session of an instance, telling its client why."""
+        connections = [
+            connection
+            for connection in self.connections
+            if connection.conversation is not None
+            and connection.conversation.session.instance is instance
+        ]
+        calls = [call for call in self.calls if call.session.instance is instance]
         for connection in connections:
             connection.terminate(reason)
         for call in calls:
@@ -193,9 +233,8 @@ class Server:
         for call in calls:
             await call.wait_ended()
 
-    def session_defaults(self, role: Role, user: str) -> dict[str, str]:
+    def session_defaults(self, instance: Instance, role: Role, user: str) -> dict[str, str]:
         """The values that a session of `user` starts with."""
-        instance = self.instance
         timeout_ms = round(self.config.sql.query_timeout_sec * 1000)
         return {
             "statement_timeout": normalized("statement_timeout", f"{timeout_ms}ms"),
@@ -204,15 +243,20 @@ class Server:
             "is_superuser": "on" if role.superuser else "off",
             "ssl": "on" if self.tls is not None else "off",
             "shardforge.consistency_level": self.config.replication.consistency_level,
-            **({} if instance is None or not instance.standby else _STANDBY),
             **role.settings,
+            **(_STANDBY if instance.reads_past else {}),
         }
 
-    def cancel(self, process_id: int, secret: bytes) -> None:
-        """A cancel request: end the session's statement, if the secret is right."""
-        session = None if self.instance is None else self.instance.sessions.get(process_id)
-        if session is not None and session.secret == secret:
-            self.interrupt(session, QueryError("canceling statement due to user request", "57014"))
+    def cancel(self, process_id: int, secret: bytes) -> bool:
+        """A cancel request: end the session's statement, if the secret is right; False where it has no session here."""
+        for instance in self.instances:
+            session = instance.sessions.get(process_id)
+            if session is not None and session.secret == secret:
+                self.interrupt(
+                    session, QueryError("canceling statement due to user request", "57014")
+                )
+                return True
+        return False
 
     def interrupt(self, session: Session, reason: QueryError) -> bool:
         """Cancel what `session` runs; False when nothing of it can be cancelled."""
@@ -229,7 +273,7 @@ class Server:
                 return True
         return False
 
-    def _interrupt_session(self, session: Session, terminate: bool) -> bool:  # a callback
+    def interrupt_session(self, session: Session, terminate: bool) -> bool:  # a callback
         if not terminate:
             return self.interrupt(
                 session, QueryError("canceling statement due to user request", "57014")

@@ -9,7 +9,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardforge.errors import DatabaseError, NetworkError, QueryError
+from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError
+from shardforge.server.follower import follower_of
 from shardforge.server.peer.forward import forward_cancel, forward_session
 from shardforge.server.pgwire import authentication, backend, frontend
 from shardforge.sql.catalog.descriptors import Role
@@ -55,14 +56,15 @@ async def greet(connection: Connection) -> Greeting | None:
         elif startup.code == frontend.GSSENC_REQUEST:
             connection.write(b"N")
         elif startup.code == frontend.CANCEL_REQUEST:
-            if not await forward_cancel(connection, message.body):
-                connection.server.cancel(startup.process_id, startup.secret)
+            if not connection.server.cancel(startup.process_id, startup.secret):
+                await forward_cancel(connection, message.body)
             return None
         elif startup.code >> 16 == 3:
             connection.start_messages()
-            if await forward_session(connection, message.body):
+            instance = await follower_for(connection, startup.parameters)
+            if instance is None and await forward_session(connection, message.body):
                 return None
-            return await _log_in(connection, startup.code, startup.parameters)
+            return await _log_in(connection, startup.code, startup.parameters, instance)
         else:
             version = f"{startup.code >> 16}.{startup.code & 0xFFFF}"
             raise NetworkError(
@@ -70,7 +72,22 @@ async def greet(connection: Connection) -> Greeting | None:
             )
 
 
-async def _log_in(connection: Connection, code: int, parameters: dict[str, str]) -> Greeting:
+async def follower_for(connection: Connection, parameters: dict[str, str]) -> Instance | None:
+    """The instance that answers the client here while another node serves, if it may and can."""
+    if connection.origin is not None:
+        return None
+    try:
+        given = dict(given_settings(parameters))
+    except NetworkError:
+        return None  # whoever serves says what is wrong
+    user = parameters.get("user", "")
+    database = parameters.get("database") or user
+    return await follower_of(connection.server, user, database, given)
+
+
+async def _log_in(
+    connection: Connection, code: int, parameters: dict[str, str], follower: Instance | None
+) -> Greeting:
     server = connection.server
     if server.config.security.tls_required and not connection.tls:
         raise NetworkError("connection requires TLS", "28000", hint="Connect with sslmode=require.")
@@ -80,11 +97,13 @@ async def _log_in(connection: Connection, code: int, parameters: dict[str, str])
         raise NetworkError("no PostgreSQL user name specified in startup packet", "28000")
     database = parameters.get("database") or user
     host, _ = connection.address
-    instance = await server.serving()
+    instance = follower or await server.serving()
     catalog = instance.catalog
     role = catalog.role_named(user)
     if authentication.needs_password(server.config.security, connection.judged_host):
         await _authenticate(connection, authentication.ScramExchange(user, role), user)
+    if follower is not None and follower not in server.instances:
+        raise TransactionError("this node does not hold all shards any more", "57P01")
     session = begin_session(server, instance, role, user, database, host, parameters)
     connection.start_queries()
     server.telemetry.connections_total += 1
@@ -105,10 +124,10 @@ def begin_session(
         raise NetworkError(why, "28000")
     if instance.catalog.database_named(database) is None:
         raise QueryError(f'database "{database}" does not exist', "3D000")
-    if len(instance.sessions) >= server.config.sql.max_connections:
+    if sum(len(one.sessions) for one in server.instances) >= server.config.sql.max_connections:
         server.telemetry.connections_refused_total += 1
         raise NetworkError("sorry, too many clients already", "53300")
-    settings = _settings(server.session_defaults(role, user), parameters)
+    settings = _settings(server.session_defaults(instance, role, user), parameters)
     secret = secrets.token_bytes(4)
     return Session(
         instance, user=user, database=database, secret=secret, client=host, settings=settings
@@ -148,12 +167,7 @@ async def _password_message(connection: Connection) -> bytes:
 def _settings(defaults: dict[str, str], parameters: dict[str, str]) -> Settings:
     """The session's settings: the server's defaults, then `options`, then the other start-up parameters."""
     settings = Settings(defaults)
-    given = list(_command_line(parameters.get("options", "")))
-    given += [
-        (n, v)
-        for n, v in parameters.items()
-        if n not in _CONNECTION_OPTIONS and not n.startswith("_pq_.")
-    ]
+    given = given_settings(parameters)
     for name, value in given:
         try:
             settings.set(name, value)
@@ -165,6 +179,17 @@ def _settings(defaults: dict[str, str], parameters: dict[str, str]) -> Settings:
             raise
     settings.end_transaction(committed=True)
     return Settings(dict(defaults, **{name: settings.show(name) for name, _ in given}))
+
+
+def given_settings(parameters: dict[str, str]) -> list[tuple[str, str]]:
+    """The settings of a start-up packet: those in `options`, then the others. Raises NetworkError."""
+    given = list(_command_line(parameters.get("options", "")))
+    given += [
+        (n, v)
+        for n, v in parameters.items()
+        if n not in _CONNECTION_OPTIONS and not n.startswith("_pq_.")
+    ]
+    return given
 
 
 def _command_line(options: str) -> list[tuple[str, str]]:

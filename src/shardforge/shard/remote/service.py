@@ -118,7 +118,7 @@ class ShardService:
             lambda: mvcc.garbage(replica.engine, call.start, end, call.horizon, call.pairs_max)
         )
         if found.batch:
-            replica.propose(Collect([key for key, _ in found.batch]), _ignore)
+            replica.propose(Collect([key for key, _ in found.batch], call.horizon), _ignore)
         return Swept(len(found.batch), found.resume or b"")
 
     # ---- what is read ----------------------------------------------------------------------------

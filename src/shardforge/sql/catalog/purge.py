@@ -3,14 +3,15 @@
 DROP, TRUNCATE and rewrites leave a marker in the meta shard with their commit; rows are removed afterwards, a span that
 is the table's alone by one command a shard, others in batches, and the marker last, so that a crash in between only
 means that it is done again. Nobody can read these rows any more: their table's lock was held exclusively until the
-marker was committed.
+marker was committed. Readers of the past on other nodes are told where it begins (`Clear.horizon`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+from shardforge.ids import Timestamp
 from shardforge.keys import prefix_end
 from shardforge.sql.catalog import codec
 from shardforge.sql.execute.keyspace import IndexSpace
@@ -34,19 +35,29 @@ def spaces_of(dropped: codec.Dropped) -> Iterator[IndexSpace]:
 
 
 async def purge(
-    coordinator: Coordinator, building: dict[bytes, Transaction], *, limit: int = 100_000
+    coordinator: Coordinator,
+    building: dict[bytes, Transaction],
+    pause: Callable[[], Awaitable[None]],
+    *,
+    limit: int = 100_000,
 ) -> int:
-    """Remove what markers name; of spans shared with other tables up to about `limit` keys. 0: nothing is left."""
+    """Remove what markers name; of spans shared with other tables up to about `limit` keys. 0: nothing is left.
+
+    `pause` is awaited before: what other nodes read of the past moves on meanwhile, past the markers.
+    """
     for key in [k for k, owner in building.items() if not owner.is_open]:
         del building[key]
     removed = 0
-    for key, dropped in await _markers(coordinator):
+    markers, horizon = await _markers(coordinator)
+    if markers:
+        await pause()
+    for key, dropped in markers:
         if key in building:
             continue
         for space in spaces_of(dropped):
             owns = space.owner()
             if owns is None:
-                await coordinator.clear(list(space.whole()))
+                await coordinator.clear(list(space.whole()), horizon)
                 continue
             for start, end in space.whole():
                 removed += await _remove_span(coordinator, start, end, owns, limit - removed)
@@ -56,16 +67,20 @@ async def purge(
     return removed
 
 
-async def _markers(coordinator: Coordinator) -> list[tuple[bytes, codec.Dropped]]:
+async def _markers(
+    coordinator: Coordinator,
+) -> tuple[list[tuple[bytes, codec.Dropped]], Timestamp]:
+    """The markers, and the timestamp at which they were read: from it on the catalog does not name what they do."""
     found: list[tuple[bytes, codec.Dropped]] = []
     start = codec.DROPPED_PREFIX
     transaction = coordinator.begin(Isolation.READ_COMMITTED, read_only=True)
     try:
+        horizon = await transaction.read_timestamp()
         async for chunk in transaction.scan(start, prefix_end(start)):
             found += [(key, codec.decode_dropped(value)) for key, value in chunk]
     finally:
         await transaction.rollback()
-    return found
+    return found, horizon
 
 
 async def _remove_span(

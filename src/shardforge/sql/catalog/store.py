@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from shardforge.errors import DatabaseError, QueryError
 from shardforge.keys import prefix_end
+from shardforge.ports import Clock
 from shardforge.sql.catalog import codec
 from shardforge.sql.catalog.descriptors import (
     FIRST_USER_OID,
@@ -54,10 +55,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("shardforge.catalog")
 
 _OID_BATCH: Final = 64
+PURGE_PAUSE_SECONDS: Final = 1.0
+"""How long dropped rows stay for those who read the past on other nodes: longer than they usually are behind."""
 
 SYSTEM_SCHEMA_DESCRIPTORS: Final = tuple(
     Schema(id=oid, name=name, database_id=0) for name, oid in SYSTEM_SCHEMAS.items()
 )
+
+
+async def _at_once() -> None:
+    """No pause."""
 
 
 class CatalogStore:
@@ -177,20 +184,24 @@ class CatalogStore:
             raise
         await transaction.commit()
 
-    async def purge_dropped(self) -> int:
+    async def purge_dropped(self, pause: Callable[[], Awaitable[None]] = _at_once) -> int:
         """Remove stored rows that nothing names any more; call it now and then. Returns how many keys went."""
         from shardforge.sql.catalog.purge import purge  # the executor's key space, needed only here
 
         self.purge_wanted.clear()
-        return await purge(self.coordinator, self.building)
+        return await purge(self.coordinator, self.building, pause)
 
-    async def purge_forever(self) -> None:
+    async def purge_forever(self, clock: Clock) -> None:
         """`purge_dropped` at the start and after each commit that dropped something; for a background task."""
+
+        async def pause() -> None:
+            await clock.sleep(PURGE_PAUSE_SECONDS)
+
         self.purge_wanted.set()
         while True:
             await self.purge_wanted.wait()
             try:
-                while await self.purge_dropped():
+                while await self.purge_dropped(pause):
                     pass
             except DatabaseError as failure:
                 log.warning("dropped rows stay for now: %s", failure)

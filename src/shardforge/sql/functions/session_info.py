@@ -131,7 +131,10 @@ def pg_postmaster_start_time(context: EvalContext) -> int:
 
 # ---------------------------------------------------------------- what is constant here
 
-implements("pg_is_in_recovery", "pg_jit_available")(lambda: False)
+implements("pg_jit_available")(lambda: False)
+implements("pg_is_in_recovery", context=True)(
+    lambda context: bool(context.session.instance.reads_past)
+)
 implements("pg_trigger_depth", "pg_my_temp_schema")(lambda: 0)
 implements("pg_is_other_temp_schema", "row_security_active", "row_security_active_name")(
     lambda name: False

@@ -29,8 +29,8 @@ NAME = "shardforge.as_of_system_time"
 def begin_of_past(session: Session) -> Timestamp:
     """The oracle's timestamp that the setting means for a transaction that begins now; 22007 for no timestamp."""
     text = session.settings.as_of
-    if session.instance.standby:
-        raise unsupported(f"{NAME} on a node that no majority leads")
+    if session.instance.reads_past:
+        raise unsupported(f"{NAME} on a node that does not serve")
     if text.startswith("-"):
         now = session.statement_us - UNIX_EPOCH_TO_2000_US
         moment = timestamp_pl_interval(now, parse_interval(text))

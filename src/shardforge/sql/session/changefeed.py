@@ -118,7 +118,7 @@ async def open_feed(session: Session, node: Node, options: Options) -> Outcome:
     relation = node.get("relation")
     if relation is None or node.get("is_from") or node.get("attlist"):
         raise unsupported("a change feed of anything but a whole table")
-    if session.instance.standby:
+    if session.instance.reads_past:
         raise unsupported("a change feed on a node that no majority leads")
     name = relation["relname"]
     catalog = session.instance.catalog

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from shardforge.errors import QueryError, TransactionError, unsupported
+from shardforge.errors import QueryError, unsupported
 from shardforge.sql.catalog.descriptors import Column, Table, View
 from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
 from shardforge.sql.catalog.snapshot import Relation
@@ -185,7 +185,7 @@ class _BinaryOut(_Out):
 
 def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcome:
     if session.read_only:
-        raise TransactionError("cannot execute COPY FROM in a read-only transaction", "25006")
+        raise read_only.refusal("COPY FROM", "" if session.past is None else session.past.hint)
     if node.get("whereClause"):
         raise unsupported("COPY FROM with WHERE")
     relation = node["relation"]

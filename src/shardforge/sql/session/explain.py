@@ -71,13 +71,20 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
 
 
 async def _analyze(session: Session, inner: Prepared, params: Sequence[Any]) -> list[str]:
-    assert inner.executable is not None, "checked by the caller"
+    executable = inner.executable
+    assert executable is not None, "checked by the caller"
     if session.read_only:
         read_only.refuse_writes(inner)
     context = session.context()
     context.transaction = session.transaction()
-    context.transaction.begin_statement()
+    if session.past is None:
+        context.transaction.begin_statement()
+    else:
+        session.past.check(inner)
+        inner = await session.past.begin_statement(context.transaction, inner)
+        executable = inner.executable
+        assert executable is not None, "the same statement"
     begun = session.instance.clock.monotonic_ns()
-    lines = await inner.executable.analyze(context, params)
+    lines = await executable.analyze(context, params)
     elapsed_ms = (session.instance.clock.monotonic_ns() - begun) / 1e6
     return [*lines, f"Execution Time: {elapsed_ms:.3f} ms"]

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from shardforge.sql.session.lifted import Form
     from shardforge.sql.session.session import Session
     from shardforge.sql.session.statements import Prepared
+    from shardforge.txn.following import FollowerStore
     from shardforge.txn.standby import StandbyStore
     from shardforge.txn.store import Store
+
+FOLLOWER_PROCESS_IDS = 0x4000_0000
+"""Where numbers of sessions that read the past begin: the serving node's stay below, and the temporary tables of its
+sessions are in the catalog that is read."""
 
 PlanKey = tuple[object, ...]
 
@@ -78,7 +83,7 @@ class Instance:
     """One node's SQL side. `cancel` is called by sessions for pg_cancel_backend and pg_terminate_backend."""
 
     config: Config
-    store: Store | StandbyStore
+    store: Store | StandbyStore | FollowerStore
     catalog: CatalogStore
     clock: Clock
     telemetry: Telemetry
@@ -94,7 +99,14 @@ class Instance:
     """The time as of which everything is read, on a node that nobody leads; 0: this node leads."""
     standby_us: int = 0
     """A moment of the monotonic clock: what was committed before it is in that state."""
+    follower: FollowerStore | None = None
+    """The store, where it reads at closed timestamps beside another node that serves."""
     next_process_id: int = 1
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether nothing is written here, and what is read may be older than what was committed."""
+        return bool(self.standby) or self.follower is not None
 
     def interrupt(self, process_id: int, *, terminate: bool) -> bool:
         """Cancel what a session runs, or end it; False when there is no such session."""

@@ -56,12 +56,14 @@ _PREFIXES = {
 }
 
 
-def refusal(command: str) -> TransactionError:
+def refusal(command: str, hint: str = "") -> TransactionError:
     """25006 for a command."""
-    return TransactionError(f"cannot execute {command} in a read-only transaction", "25006")
+    return TransactionError(
+        f"cannot execute {command} in a read-only transaction", "25006", hint=hint
+    )
 
 
-def refuse_writes(prepared: Prepared) -> None:
+def refuse_writes(prepared: Prepared, hint: str = "") -> None:
     """Raise for a query that changes or locks rows."""
     if all(use.mode is TableLockMode.ACCESS_SHARE for use in prepared.locks):
         return
@@ -69,7 +71,7 @@ def refuse_writes(prepared: Prepared) -> None:
     clauses = prepared.parsed().node.get("SelectStmt", {}).get("lockingClause")
     if clauses:
         command += " " + _STRENGTHS[clauses[0]["LockingClause"]["strength"]]
-    raise refusal(command)
+    raise refusal(command, hint)
 
 
 def command_name(statement: Mapping[str, Node]) -> str:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardforge.errors import (
-    ConsensusError,
     DatabaseError,
     QueryError,
     TransactionError,
@@ -37,6 +36,7 @@ from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US, Introspection
 from shardforge.sql.session.outcome import Outcome, Row
+from shardforge.sql.session.past import Past
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
 from shardforge.txn.commit import unknown_outcome
@@ -75,6 +75,9 @@ class Session:
         self.secret = secret
         self.client = client
         self.settings = settings or Settings()
+        self.past = Past(self) if instance.reads_past else None
+        """How it reads, on a node that does not serve."""
+        self.settings.follows = instance.follower is not None
         self.prepared: dict[str, Prepared] = {}
         self.cursors: dict[str, Cursor] = {}
         self.notices: list[tuple[str, DatabaseError]] = []
@@ -103,6 +106,8 @@ class Session:
     @property
     def catalog(self) -> CatalogSnapshot:
         """The catalog that statements are bound to now."""
+        if self.past is not None and self.past.schema is not None:
+            return self.past.schema
         if self.overlay is not None:
             self.overlay = self.instance.catalog.refresh(self.overlay)
             return self.overlay
@@ -171,6 +176,8 @@ class Session:
             return  # an implicit one, which keeps its modes
         for name in ("isolation", "read_only", "deferrable"):
             default = self.settings.show(f"default_transaction_{name}")
+            if name == "read_only" and self.past is not None:
+                default = "on"
             if self.settings.show(f"transaction_{name}") != default:
                 self.settings.force(f"transaction_{name}", default)
         self._defaults_version = self.settings.version
@@ -257,7 +264,7 @@ class Session:
     @property
     def read_only(self) -> bool:
         """Whether the transaction may not write, by its own choice or because this node cannot."""
-        return self.settings.reads_only or bool(self.instance.standby)
+        return self.settings.reads_only or self.past is not None
 
     def transaction(self) -> Transaction:
         """The transaction of the current statement, begun when there is none."""
@@ -369,6 +376,8 @@ class Session:
         if self.lock_owner.held:
             self.instance.catalog.locks.release_all(self.lock_owner)
         self.savepoints.clear()
+        if self.past is not None:
+            self.past.ended()
         self.settings.end_transaction(committed=committed)
         if self._context is not None:
             self._context.transaction_ended()
@@ -440,6 +449,8 @@ class Session:
             self.transaction_us = self.statement_us
         self.query = text
         self.state = "active"
+        if self.past is not None:
+            self.past.look()
 
     def _needs_no_transaction(self, executable: Executable) -> bool:
         return (
@@ -454,6 +465,8 @@ class Session:
         """The rows of a statement that needs neither a transaction nor any waiting; None: it takes `run`."""
         executable = prepared.executable
         if executable is None or not self._needs_no_transaction(executable):
+            return None
+        if self.past is not None and not self.past.ready_now(prepared):
             return None
         if prepared.constants is not None:
             params = prepared.constants
@@ -477,48 +490,33 @@ class Session:
         if prepared.constants is not None:
             params = prepared.constants
         context = self.context()
-        if self._needs_no_transaction(executable):
+        if self.past is None and self._needs_no_transaction(executable):
             rows = await executable.read_one(context, params)
             return Outcome("SELECT", prepared.columns, rows=rows)
-        if self.instance.standby:
-            self._check_standby(prepared)
+        past = self.past
+        if past is not None:
+            past.check(prepared)
         transaction = context.transaction = self.transaction()
         if prepared.locks:
             prepared = await self._lock_tables(prepared)
             executable = prepared.executable
             assert executable is not None, "a statement over tables is planned"
             if self.read_only:
-                read_only.refuse_writes(prepared)
+                read_only.refuse_writes(prepared, "" if past is None else past.hint)
             if transaction.as_of:
                 as_of.check_tables(self, prepared, transaction.as_of)
+        if past is not None:
+            prepared = await past.begin_statement(transaction, prepared)
+            executable = prepared.executable
+            assert executable is not None, "checked to be a query"
+            batches = past.stream(executable.stream(self.context(), params))
+            return Outcome("SELECT", prepared.columns, batches=batches)
         transaction.begin_statement()
         if prepared.kind == "select":
             return Outcome("SELECT", prepared.columns, batches=executable.stream(context, params))
         changed = await executable.run(context, params)
         returned = changed.rows if prepared.columns is not None else None
         return Outcome(f"{prepared.tag} {changed.count}", prepared.columns, rows=returned)
-
-    def _check_standby(self, prepared: Prepared) -> None:
-        """On a node that nobody leads: nothing is written, and tables are read only by those who accept the past."""
-        if prepared.kind != "select":
-            raise TransactionError(
-                f"cannot execute {prepared.kind.upper()} in a read-only transaction", "25006",
-                detail="This node cannot reach a majority of the cluster.",
-            )  # fmt: skip
-        level = self.settings.show("shardforge.consistency_level")
-        if not prepared.locks or level == "eventual":
-            return
-        instance = self.instance
-        age_ms = instance.clock.monotonic_ns() // 1_000_000 - instance.standby_us // 1000
-        if level == "strong" or age_ms > instance.config.replication.max_staleness_ms:
-            raise ConsensusError(
-                f"this node cannot reach a majority of the cluster, which a {level} read needs",
-                detail=""
-                if level == "strong"
-                else "What it holds is older than replication.max_staleness_ms.",
-                hint="SET shardforge.consistency_level = 'eventual' reads what this node holds,"
-                f" as it was {age_ms / 1000:.1f} seconds ago.",
-            )
 
     async def _lock_tables(self, prepared: Prepared) -> Prepared:
         """Lock what the statement uses against DDL; prepared again when a DDL came first."""

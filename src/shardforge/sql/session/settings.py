@@ -10,6 +10,7 @@ from shardforge.sql.session.parameters import PARAMETERS, milliseconds, normaliz
 
 RESERVED_PREFIX = "shardforge."
 COMMIT_KEY = "shardforge.commit_key"
+LEVEL = "shardforge.consistency_level"
 
 
 class Settings:
@@ -28,6 +29,8 @@ class Settings:
         """The session's CatalogFunctions: names of the reg* types are read and written by it."""
         self.transaction_us: int | None = None
         """The transaction's start, in microseconds since 2000, which input such as 'today' reads."""
+        self.follows = False
+        """Whether the session reads on a follower, which can neither write nor read strongly."""
         self.version = 0
         """Grows with every change."""
         self.changed: set[str] = set()
@@ -105,6 +108,8 @@ class Settings:
                 hint="Use SET LOCAL.",
             )
         kept = normalized(name, value) if name in PARAMETERS or "." not in name else value
+        if self.follows:
+            _check_follower(name, kept)
         self._put(name, kept, local=local)
 
     def reset(self, name: str) -> None:
@@ -163,6 +168,23 @@ class Settings:
                 self.changed.add(name)
         self._undo.clear()
         self._refresh()
+
+
+def _check_follower(name: str, value: str) -> None:
+    """0A000 for what a follower cannot do."""
+    if name == LEVEL and value == "strong":
+        raise QueryError(
+            "a session on a follower cannot read strongly",
+            "0A000",
+            hint=f"Connect without {LEVEL}: the connection is then served by the node that leads.",
+        )
+    if name == "transaction_read_only" and value == "off":
+        raise QueryError(
+            "cannot set transaction read-write mode during recovery",
+            "0A000",
+            detail="This session reads on a follower.",
+            hint=f"Connect without {LEVEL} to write.",
+        )
 
 
 def _restore(values: dict[str, str], name: str, value: str | None) -> None:

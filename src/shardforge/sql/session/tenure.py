@@ -18,7 +18,7 @@ from shardforge.ids import Timestamp
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.host import Host
 from shardforge.sql.catalog.store import CatalogStore
-from shardforge.sql.session.instance import Instance, PlanCache
+from shardforge.sql.session.instance import FOLLOWER_PROCESS_IDS, Instance, PlanCache
 from shardforge.telemetry import Telemetry
 from shardforge.txn.standby import StandbyStore
 from shardforge.txn.store import NeighboursOf, Store, store_of
@@ -64,7 +64,7 @@ class Tenure:
             config=config, store=store, catalog=catalog, clock=clock, telemetry=telemetry, random=randomness,
             plans=PlanCache(config.sql.statement_cache_size), set_log_level=set_log_level, started_us=started_us,
         )  # fmt: skip
-        return cls(store, instance, catalog.purge_forever())
+        return cls(store, instance, catalog.purge_forever(clock))
 
     @classmethod
     async def stand_by(
@@ -77,6 +77,7 @@ class Tenure:
             config=config, store=store, catalog=await CatalogStore.open_standby(store), clock=clock,
             telemetry=telemetry, random=randomness, plans=PlanCache(config.sql.statement_cache_size),
             set_log_level=set_log_level, started_us=started_us, standby=timestamp, standby_us=closed_us,
+            next_process_id=FOLLOWER_PROCESS_IDS,
         )  # fmt: skip
         return cls(store, instance, None)
 

@@ -90,7 +90,8 @@ async def run(session: Session, prepared: Prepared, params: Sequence[Any]) -> Ou
 
 async def _ddl(session: Session, prepared: Prepared) -> Outcome:
     if session.read_only and next(iter(prepared.node)) not in read_only.ALLOWED:
-        raise read_only.refusal(read_only.command_name(prepared.node))
+        hint = "" if session.past is None else session.past.hint
+        raise read_only.refusal(read_only.command_name(prepared.node), hint)
     context = session.context()
     context.transaction = session.transaction()
     context.transaction.begin_statement()
