@@ -211,6 +211,31 @@ def test_tls(fresh: ServerProcess, tmp_path: Path) -> None:
         psycopg.connect(f"{fresh.dsn} sslmode=disable")
 
 
+def test_commands_about_clusters_show_certificates_where_nodes_do(
+    fresh: ServerProcess, tmp_path: Path
+) -> None:
+    chain, key = certificate(tmp_path)
+    trusted = {
+        "SHARDFORGE_SECURITY_TLS_CERTIFICATE": str(chain),
+        "SHARDFORGE_SECURITY_TLS_KEY": str(key),
+        "SHARDFORGE_SECURITY_TLS_CA": str(chain),
+    }
+    fresh.settings |= trusted
+    fresh.start()
+    asked = ("nodes", "--json", "--host", f"127.0.0.1:{fresh.port}")
+    refused = command("cluster", *asked)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("shardforge: Network error: "), refused.stderr
+    assert "demands TLS" in refused.stderr
+    assert json.loads(command("cluster", *asked, settings=trusted).stdout)["serving_node"] == 1
+    file = tmp_path / "shardforge.toml"
+    file.write_text(
+        f'[security]\ntls_certificate = "{chain}"\ntls_key = "{key}"\ntls_ca = "{chain}"\n'
+    )
+    found = command("cluster", "--config", str(file), *asked)
+    assert json.loads(found.stdout)["serving_node"] == 1
+
+
 def test_the_log_level_changes_while_running(fresh: ServerProcess) -> None:
     fresh.start()
     with fresh.connect() as connection:

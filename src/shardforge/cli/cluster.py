@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,38 +19,25 @@ from rich.progress import Progress, TaskID, track
 from rich.table import Table
 
 from shardforge.cli import cluster_tables as tables
+from shardforge.cli.asking import ASK_SECONDS, DEFAULT_HOST, HostOption, ask_node, use_certificates
 from shardforge.cli.output import fail
 from shardforge.errors import DatabaseError
-from shardforge.ids import NodeId
 
-app = typer.Typer(help="Look at a cluster, and take nodes out of it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at a cluster, and take nodes out of it.",
+    no_args_is_help=True,
+    callback=use_certificates,
+)
 
-HostOption = Annotated[str, typer.Option("--host", help="HOST:PORT of any node.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the status document.")]
 WatchOption = Annotated[bool, typer.Option("--watch", help="Show it again every second.")]
 
-DEFAULT_HOST = "127.0.0.1:5432"
-ASK_SECONDS = 6.0
 WATCH_SECONDS = 1.0
 POLL_SECONDS = 0.2
 VERIFY_SECONDS = 330.0
 
 EXIT_DIFFERENT = 1
 EXIT_INCOMPLETE = 3
-
-
-def ask_node(host: str, method: str, body: bytes = b"", seconds: float = ASK_SECONDS) -> bytes:
-    """What the node at `host` answers. Raises DatabaseError."""
-    from shardforge.server.peer.network import PeerNetwork  # other commands need none of it
-
-    async def ask() -> bytes:
-        network = PeerNetwork(NodeId(0), "", random.Random())
-        try:
-            return await network.ask(host, method, body, seconds)
-        finally:
-            await network.close()
-
-    return asyncio.run(ask())
 
 
 def _ask_document(host: str, method: str) -> dict[str, Any]:

@@ -7,18 +7,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from shardforge.cli.cluster import DEFAULT_HOST, HostOption, ask_node
+from shardforge.cli.asking import DEFAULT_HOST, HostOption, ask_node, use_certificates
 from shardforge.cli.output import fail
 from shardforge.errors import DatabaseError
 
-app = typer.Typer(help="Split shards by hand.", no_args_is_help=True)
+app = typer.Typer(help="Split shards by hand.", no_args_is_help=True, callback=use_certificates)
 
 SPLIT_SECONDS = 60.0
-
-
-@app.callback()
-def shard() -> None:
-    """Have more than one command, one day: keep the name of this one."""
 
 
 @app.command()
