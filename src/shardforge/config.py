@@ -2,7 +2,7 @@
 
 Four sources, later ones win: defaults, `shardforge.toml`, environment (`SHARDFORGE_<SECTION>_<KEY>`), flags.
 An unknown section or key, or a bad value, is refused with where it stands, the value and what was expected; nothing
-is guessed. Keys whose feature is not in this release are accepted, checked, and listed by `not_yet_in_force`.
+is guessed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ class ConfigError(QueryError):
     default_sqlstate = "F0000"
 
 
-def key(
-    default: Any, check: Callable[[Any], Any], expected: str, doc: str, *, later: str = ""
-) -> Any:
-    """A configuration key. `check` returns the value to keep, or raises ValueError. `later` names a missing feature."""
-    metadata = {"check": check, "expected": expected, "doc": doc, "later": later}
+def key(default: Any, check: Callable[[Any], Any], expected: str, doc: str) -> Any:
+    """A configuration key. `check` returns the value to keep, or raises ValueError."""
+    metadata = {"check": check, "expected": expected, "doc": doc}
     return field(default=default, metadata=metadata)
 
 
@@ -179,7 +177,6 @@ class ClusterConfig:
     locality: str = key(
         "", _locality, 'tags like "zone=a,host=h1", each key once, or ""',
         "Where this node stands, the widest place first; replicas are kept apart. Empty: a place of its own.",
-        later="rebalancing",
     )  # fmt: skip
     data_directory: str = key("./data", _text, "a folder", "Everything this node keeps.")
 
@@ -290,8 +287,8 @@ class ShardingConfig:
         "A larger shard is split in two, while it serves.",
     )
     rebalance_threshold: float = key(
-        0.2, _fraction(0.01, 1.0), "a number from 0.01 to 1", "Difference of node load that moves a shard.",
-        later="rebalancing",
+        0.2, _fraction(0.01, 1.0), "a number from 0.01 to 1", "How far from the mean of all nodes, as a share of it, the bytes of a node may be before a shard"
+        " moves.",
     )  # fmt: skip
 
 
@@ -468,22 +465,11 @@ def _checked_together(config: Config) -> Config:
     return config
 
 
-def entries(config: Config) -> list[tuple[str, str, Any, str, str]]:
-    """(section, key, value, documentation, feature it waits for or "") of every key, in file order."""
+def entries(config: Config) -> list[tuple[str, str, Any, str]]:
+    """(section, key, value, documentation) of every key, in file order."""
     return [
-        (
-            section.name,
-            item.name,
-            getattr(part, item.name),
-            item.metadata["doc"],
-            item.metadata["later"],
-        )
+        (section.name, item.name, getattr(part, item.name), item.metadata["doc"])
         for section in fields(config)
         for part in (getattr(config, section.name),)
         for item in fields(part)
     ]
-
-
-def not_yet_in_force(config: Config) -> list[tuple[str, str]]:
-    """(section.key, missing feature) of keys that are checked but change nothing in this release."""
-    return [(f"{section}.{name}", later) for section, name, _, _, later in entries(config) if later]

@@ -297,12 +297,12 @@ def shared_locks_are_not_checked(monkeypatch):
     """R3: rows that were locked and not written."""
     original = CommitProcess._validate_locks
 
-    def written_only(self):
+    async def written_only(self):
         transaction = self._transaction
         every, written = transaction.locks, transaction.writes.values
         transaction.locks = {key: held for key, held in every.items() if key in written}
         try:
-            original(self)
+            await original(self)
         finally:
             transaction.locks = every
 
@@ -311,16 +311,16 @@ def shared_locks_are_not_checked(monkeypatch):
 
 def versions_are_not_checked(monkeypatch):
     """R4: what a write was computed from."""
-    monkeypatch.setattr(Participant, "versions_unchanged", lambda *_: True)
+    monkeypatch.setattr(Participant, "version_unchanged", _anyway)
 
 
 def lost_locks_are_not_taken_again(monkeypatch):
     """R4: a commit whose lock was lost writes under nobody's lock."""
     original = CommitProcess._validate_locks
 
-    def careless(self):
+    async def careless(self):
         with patch.object(LockTable, "acquire", lambda *_: True):
-            original(self)
+            await original(self)
 
     monkeypatch.setattr(CommitProcess, "_validate_locks", careless)
 
@@ -354,8 +354,8 @@ def served_before_an_own_entry_is_applied(monkeypatch):
 def reads_are_validated_where_nobody_leads(monkeypatch):
     """R6, for validation: a shard that lost its marks with its leadership is asked all the same."""
 
-    def hasty(self):
-        self._validate_locks()
+    async def hasty(self):
+        await self._validate_locks()
         if any(part.participant.term != part.term for part in self._parts):
             raise TransactionError("another leader", "40001")
         transaction, shard_of = self._transaction, self._coordinator.router.shard_of
@@ -365,6 +365,10 @@ def reads_are_validated_where_nobody_leads(monkeypatch):
                 raise TransactionError("it has changed", "40001")
 
     monkeypatch.setattr(CommitProcess, "_validate", hasty)
+
+
+async def _anyway(*_: object) -> bool:
+    return True
 
 
 MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], type[Exploration], Isolation]] = [

@@ -11,7 +11,6 @@ from shardforge.config import (
     ConfigError,
     entries,
     load,
-    not_yet_in_force,
     size_in_bytes,
     split_address,
 )
@@ -99,14 +98,6 @@ def test_the_sample_file_names_every_key_with_its_default() -> None:
     for section, name, *_ in entries(Config()):
         assert f"[{section}]" in text
         assert f"\n{name} = " in text
-
-
-def test_keys_that_wait_for_a_feature_are_listed() -> None:
-    waiting = dict(not_yet_in_force(Config()))
-    assert waiting["sharding.rebalance_threshold"] == "rebalancing"
-    assert waiting["cluster.locality"] == "rebalancing"
-    assert "sharding.max_shard_size" not in waiting
-    assert "sql.max_connections" not in waiting
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
         store = first.leading.tenure.store
         assert isinstance(store, Store)
         await until(lambda: not store.metrics()["commit_marks"])  # resolved behind the answer
-        closed = closed_now(store.oracle.last, store.host.replicas)
+        closed = closed_now(store.oracle.last, store.participants)
         await run(session, "INSERT INTO t SELECT generate_series(101, 200)")
         cut = next(node for node in three.nodes.values() if node is not first)
         cut.closed.offer(closed, -1_000_000_000)

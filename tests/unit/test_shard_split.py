@@ -71,18 +71,27 @@ async def _get(store: Store, *keys: bytes) -> list[bytes | None]:
 
 
 async def _split(store: Store, shard: int = 1, at: bytes = CUT, child: int = CHILD) -> None:
-    await split(store.coordinator, SystemClock(), ShardId(shard), at, ShardId(child), NODE)
+    async def cut(epoch: int) -> ShardDescriptor:
+        replica = store.host.find(ShardId(shard))
+        assert replica is not None
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        term = replica.serving_term
+        replica.propose(Split(ShardId(child), at, epoch, NODE, term, store.tenure), done.set_result)
+        await done
+        return replica.descriptor
+
+    await split(store, SystemClock(), ShardId(shard), at, ShardId(child), cut)
 
 
 # ---- what a Split makes of a shard -------------------------------------------------------------------
 
 
-def _data(at: bytes = CUT, epoch: int = 2, term: int = 4) -> bytes:
-    return encode([Split(CHILD, at, epoch, NODE, term)])
+def _data(at: bytes = CUT, epoch: int = 2, term: int = 4, tenure: int = 3) -> bytes:
+    return encode([Split(CHILD, at, epoch, NODE, term, tenure)])
 
 
 def test_a_split_cuts_the_span_and_raises_the_epoch() -> None:
-    found = division(PARENT, MEMBERS, _data(), 4)
+    found = division(PARENT, MEMBERS, _data(), 4, 3)
     assert found is not None
     assert (found.parent.span, found.parent.epoch) == (Span(b"", CUT), 2)
     assert found.child == ShardDescriptor(CHILD, Span(CUT, b"s"), 2, (1, 2, 3))
@@ -94,22 +103,23 @@ def test_a_split_cuts_the_span_and_raises_the_epoch() -> None:
         (_data(epoch=1), 4, MEMBERS),
         (_data(epoch=3), 4, MEMBERS),
         (_data(), 5, MEMBERS),
+        (_data(tenure=2), 4, MEMBERS),
         (_data(at=b""), 4, MEMBERS),
         (_data(at=b"s"), 4, MEMBERS),
         (_data(), 4, ConfState(voters=(1, 2, 3), voters_outgoing=(1,))),
     ],
 )
 def test_a_split_of_another_state_is_refused(data: bytes, term: int, members: ConfState) -> None:
-    assert division(PARENT, members, data, term) is None
+    assert division(PARENT, members, data, term, 3) is None
     meta = msgspec.structs.replace(PARENT, id=ShardId(0))
-    assert division(meta, MEMBERS, _data(), 4) is None
+    assert division(meta, MEMBERS, _data(), 4, 3) is None
 
 
 # ---- files -------------------------------------------------------------------------------------------
 
 
 def _division() -> Division:
-    found = division(PARENT, MEMBERS, _data(), 4)
+    found = division(PARENT, MEMBERS, _data(), 4, 3)
     assert found is not None
     return found
 

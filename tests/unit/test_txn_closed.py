@@ -13,12 +13,16 @@ SHARD = ShardId(1)
 
 @dataclass
 class Led:
-    """As much of a replica as closing looks at."""
+    """As much of a participant as closing looks at: it is its own replica."""
 
     id: ShardId = SHARD
-    applied: int = 7
-    serving_term: int = 3
+    index: int = 7
+    term: int = 3
     pending: Pending = field(default_factory=Pending)
+
+    @property
+    def replica(self):
+        return self
 
 
 def test_everything_given_is_closed_when_nothing_is_under_way():
@@ -35,7 +39,7 @@ def test_a_commit_under_way_is_not_closed():
 
 
 def test_a_leader_that_was_deposed_closes_nothing():
-    closed = closed_now(Timestamp(50), [Led(), Led(ShardId(2), serving_term=0)])
+    closed = closed_now(Timestamp(50), [Led(), Led(ShardId(2), term=0)])
     assert closed.timestamp == 0
     node = ClosedTimestamps()
     node.offer(closed, 1)

@@ -96,7 +96,7 @@ def config_check(file: Annotated[Path, typer.Argument(help="The file to check.")
 
 @config_app.command("show")
 def config_show(config: ConfigOption = None) -> None:
-    """Show every key with its value, as TOML; keys that are not yet in force say so."""
+    """Show every key with its value, as TOML."""
     try:
         settings = load(config, os.environ, {})
     except ConfigError as error:
@@ -109,12 +109,11 @@ def as_toml(settings: Config) -> str:
     """The configuration as a file that could be loaded again."""
     lines: list[str] = []
     last = ""
-    for section, name, value, doc, later in entries(settings):
+    for section, name, value, doc in entries(settings):
         if section != last:
             lines += ["", f"[{section}]"]
             last = section
-        note = f" Not yet in force: waits for {later}." if later else ""
-        lines.append(f"{name} = {_toml_value(value)}  # {doc}{note}")
+        lines.append(f"{name} = {_toml_value(value)}  # {doc}")
     return "\n".join(lines).lstrip("\n")
 
 

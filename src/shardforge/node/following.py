@@ -43,7 +43,7 @@ def closing(store: Store | StandbyStore | None) -> Closed:
     """
     if not isinstance(store, Store):
         return Closed(Timestamp(0), {})
-    closed = closed_now(store.oracle.last, store.host.replicas)
+    closed = closed_now(store.oracle.last, store.participants)
     return closed if store.lease.held() else Closed(closed.timestamp, closed.applied)
 
 

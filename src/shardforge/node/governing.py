@@ -14,14 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from msgspec.structs import replace
 
-from shardforge.cluster.goal import (
-    Goal,
-    goal_of,
-    meta_may_follow,
-    next_step,
-    nodes_of,
-    voters_of,
-)
+from shardforge.cluster.goal import Goal, next_step, nodes_of
 from shardforge.cluster.liveness import Liveness, Sight
 from shardforge.cluster.members import (
     ACTIVE,
@@ -33,9 +26,14 @@ from shardforge.cluster.members import (
     drained,
     present,
 )
+from shardforge.cluster.placement import View
+from shardforge.cluster.plan import History, Settings, plan_of
 from shardforge.errors import DatabaseError
-from shardforge.ids import META_SHARD, NodeId
+from shardforge.ids import META_SHARD, NodeId, ShardId
+from shardforge.node.changing import Changing
+from shardforge.node.overview import ShardSight, overview
 from shardforge.node.peering import Peering
+from shardforge.node.relocation import Relocation
 from shardforge.node.reports import (
     CREATE,
     DROP,
@@ -53,11 +51,14 @@ from shardforge.raft.confchange import ChangeKind, ConfChange
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
-from shardforge.txn.closed import Closed
+from shardforge.txn.closed import Closed, closed_now
+from shardforge.txn.store import Store
 
 ROUND_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 CREATE_SECONDS = 10.0
+BALANCE_SECONDS = 3.0
+"""How often it is looked at whether replicas and leaders would better be elsewhere."""
 SILENT_SECONDS = 2 * ROUND_SECONDS + ANSWER_SECONDS
 """A node that does not answer for so long is not alive."""
 EVENTS_MAX = 200
@@ -79,9 +80,11 @@ class Governing:
     """One tenure's government."""
 
     def __init__(
-        self, host: Host, network: Network, peering: Peering, rows: MemberRows, clock: Clock, factor: int,
-        down_after: float, closed: Callable[[], Closed], give_way: Callable[[NodeId], None],
+        self, host: Host, network: Network, peering: Peering, store: Store, clock: Clock, changer: Changing,
+        factor: int, settings: Settings, down_after: float, give_way: Callable[[NodeId], None],
     ) -> None:  # fmt: skip
+        self.history = History()
+        self.relocation = Relocation(store, clock, changer, self.event)
         self.splitting: Splitting | None = None
         """Who splits shards in this tenure."""
         self.members: list[Member] = []
@@ -89,10 +92,13 @@ class Governing:
         self._host = host
         self._network = network
         self._peering = peering
-        self._rows = rows
+        self._rows = MemberRows(store.coordinator)
+        self._store = store
         self._clock = clock
+        self._changer = changer
         self._factor = factor
-        self._closed = closed
+        self._settings = settings
+        self._balanced_at = 0.0
         self._give_way = give_way
         self.began = self._now()
         self.liveness = Liveness(
@@ -110,6 +116,9 @@ class Governing:
         """Note what happened to the cluster."""
         log.info("%s", text)
         self.events.append({"at_us": self._clock.wall_us(), "event": text})
+
+    def _closed(self) -> Closed:
+        return closed_now(self._store.oracle.last, self._store.participants)
 
     def _on_change(self, _replica: Replica) -> None:
         self._wake.set()
@@ -142,6 +151,7 @@ class Governing:
     async def close(self) -> None:
         """Ask nobody any more."""
         self._host.unlisten(self._on_change)
+        await self.relocation.close()
         for task in self._asking.values():
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
@@ -254,88 +264,117 @@ class Governing:
             except TimeoutError:
                 continue
 
-    async def _round(self) -> None:
-        host = self._host
-        self.liveness.listen(self._now())
-        sight = self.sight()
-        others = [replica for replica in host.replicas if replica.id != META_SHARD]
-        meta = host.meta.members
-        held = [replica.members for replica in others]
-        goal = goal_of(self.members, self._factor, meta, held, sight, host.node)
-        if host.node not in goal.voters:
-            successors = sorted(goal.voters & voters_of(meta) & sight.alive)
-            if successors:
-                self._give_way(successors[0])
-                return
-        # What is on its way in one shard was decided for another goal, and is not yet in what the members are.
-        if not host.meta.changing_members:
-            for replica in others:
-                await self._step(replica, goal, voters_of(meta))
-        settled = not any(replica.changing_members for replica in others)
-        if settled and meta_may_follow(goal, [replica.members for replica in others]):
-            await self._step(host.meta, goal, set())
-        await self._make_missing()
-        await self._remove_spare(goal)
-        await self._let_leave()
+    def shards(self) -> list[ShardSight]:
+        """Every shard, as far as it can be told of."""
+        return overview(self._store.participants, self._host, self.reports)
 
-    async def _step(self, replica: Replica, goal: Goal, keep: set[NodeId]) -> None:
-        if replica.changing_members:
+    async def _round(self) -> None:
+        now = self._now()
+        self.liveness.listen(now)
+        sights = {sight.descriptor.id: sight for sight in self.shards()}
+        self.relocation.keep_up(sights.values())
+        balancing = now - self._balanced_at > BALANCE_SECONDS and len(sights) == len(
+            self._store.participants
+        )
+        if balancing:
+            self._balanced_at = now
+        view = View(self.members, self.sight(), self._factor)
+        plan = plan_of(
+            view, [sight.state for sight in sights.values()], self.history, self._settings, now,
+            prefer=self._host.node, balancing=balancing,
+        )  # fmt: skip
+        for move in plan.moves:
+            self.event(f"shard {move.shard}: moves from node {move.source} to node {move.target}")
+        for transfer in plan.transfers:
+            if transfer.shard == META_SHARD:
+                self._give_way(transfer.target)
+                return
+            self.relocation.hand_over(transfer)
+        handed = {transfer.shard for transfer in plan.transfers}
+        for shard, goal in plan.goals.items():
+            if shard not in handed and not self.relocation.busy(shard):
+                await self._step(sights[shard], goal, view.sight)
+        await self._make_missing(sights)
+        await self._remove_spare({
+            shard: sight
+            for shard, sight in sights.items()
+            if shard not in plan.goals and not sight.changing
+        })  # fmt: skip
+        await self._let_leave(sights)
+
+    async def _step(self, shard: ShardSight, goal: Goal, sight: Sight) -> None:
+        if shard.changing or shard.leader is None:
             return
-        match = replica.followers()
-        alive = self.sight().alive
-        step = next_step(replica.members, goal, keep, match, replica.last_index, alive)
+        step = next_step(shard.members, goal, (), shard.match, shard.last, sight.alive)
         if step is None:
             return
-        for node in step.create:
-            await self._create(replica.descriptor, node)
-        if replica.change_members(step.change):
-            self.event(f"shard {replica.id}: {described(step.change)}")
+        try:
+            for node in step.create:
+                await self._create(shard.descriptor, node)
+            if await self._changer.change(shard.leader, shard.descriptor.id, step.change):
+                self.event(f"shard {shard.descriptor.id}: {described(step.change)}")
+        except DatabaseError as error:
+            log.debug("shard %d is not changed now: %s", shard.descriptor.id, error)
 
     async def _create(self, descriptor: ShardDescriptor, node: NodeId) -> None:
-        bare = replace(descriptor, voters=())
-        await self._network.call(node, CREATE, pack([bare]), CREATE_SECONDS)
+        body = pack([replace(descriptor, voters=())])
+        if node == self._host.node:
+            await self._peering.create(body)
+        else:
+            await self._network.call(node, CREATE, body, CREATE_SECONDS)
 
-    async def _make_missing(self) -> None:
+    async def _make_missing(self, sights: Mapping[ShardId, ShardSight]) -> None:
         """Have members make replicas that they miss: they got a shard's state from after it was split."""
-        for node, report in list(self.reports.items()):
-            if node not in self._asked_lately():
-                continue
-            held = {shard.shard for shard in report.shards}
-            for replica in self._host.replicas:
-                if node in nodes_of(replica.members) and replica.id not in held:
+        for node, held in self._holdings():
+            for shard, sight in sights.items():
+                if node in nodes_of(sight.members) and shard not in held:
                     try:
-                        await self._create(replica.descriptor, node)
+                        await self._create(sight.descriptor, node)
                     except DatabaseError as error:
-                        log.debug("node %d has no shard %d yet: %s", node, replica.id, error)
+                        log.debug("node %d has no shard %d yet: %s", node, shard, error)
 
-    async def _remove_spare(self, goal: Goal) -> None:
+    async def _remove_spare(self, sights: Mapping[ShardId, ShardSight]) -> None:
         """Have nodes delete replicas that their groups removed."""
-        here = {replica.id: replica for replica in self._host.replicas}
-        for node, report in list(self.reports.items()):
-            if node in goal.nodes:
-                continue
+        for node, held in self._holdings():
             gone = [
-                Drop(shard.shard, here[shard.shard].applied)
-                for shard in report.shards
-                if shard.shard in here
-                and node not in nodes_of(here[shard.shard].members)
-                and not here[shard.shard].members.voters_outgoing
+                Drop(shard, sights[shard].applied)
+                for shard in held
+                if shard in sights
+                and sights[shard].leader is not None
+                and node not in nodes_of(sights[shard].members)
+                and not sights[shard].members.voters_outgoing
             ]
-            if gone and node in self._asked_lately():
-                await self._network.call(node, DROP, pack(gone), CREATE_SECONDS)
-                self.reports.pop(node)  # what it said of them is no longer so
+            if not gone:
+                continue
+            try:
+                if node == self._host.node:
+                    await self._peering.drop(gone, node)
+                else:
+                    await self._network.call(node, DROP, pack(gone), CREATE_SECONDS)
+            except DatabaseError as error:
+                log.debug("node %d keeps replicas for now: %s", node, error)
+            self.reports.pop(node, None)  # what it said of them is no longer so
 
-    def _asked_lately(self) -> set[NodeId]:
+    def _holdings(self) -> list[tuple[NodeId, set[ShardId]]]:
+        """The shards that nodes which were asked lately, and this one, have replicas of."""
         now = self._now()
-        return {node for node, at in self.heard_at.items() if now - at < 2 * ROUND_SECONDS}
+        asked = {node for node, at in self.heard_at.items() if now - at < 2 * ROUND_SECONDS}
+        others = [
+            (node, {shard.shard for shard in report.shards})
+            for node, report in self.reports.items()
+            if node in asked
+        ]
+        return [*others, (self._host.node, {replica.id for replica in self._host.replicas})]
 
-    async def _let_leave(self) -> None:
+    async def _let_leave(self, sights: Mapping[ShardId, ShardSight]) -> None:
         """A node that is to leave has left when no shard needs it any more."""
+        if len(sights) < len(self._store.participants):
+            return
         async with self._changing:
             for member in self.members:
                 if member.state != DRAINING:
                     continue
-                if not any(member.id in nodes_of(r.members) for r in self._host.replicas):
+                if not any(member.id in nodes_of(sight.members) for sight in sights.values()):
                     await self._put(replace(member, state=LEFT))
                     self.reports.pop(member.id, None)
                     self.liveness.forget(member.id)

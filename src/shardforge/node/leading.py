@@ -1,7 +1,8 @@
-"""When this node serves: a tenure begins once it leads every shard, and ends with the first one that it does not.
+"""When this node serves: a tenure begins once it leads the meta shard, and ends when it does not any more.
 
-Whoever leads the meta shard draws the others to itself, so that one node leads all of them after an election. Elections
-themselves are the groups' business; this only follows them.
+Whoever leads the meta shard first draws the others that it votes in to itself: what is led here costs least. Those that
+do not come in time, and those that have no replica here, are led elsewhere (`shard.remote`). A tenure ends as well
+with the first leadership that it was not to lose. Elections themselves are the groups' business; this follows them.
 
 Invariant: every tenure that was begun is ended, once, whoever is cancelled meanwhile.
 """
@@ -20,6 +21,8 @@ from shardforge.shard.replica import Replica
 
 PULL_SECONDS = 0.05
 """How long the meta shard's leader waits before it asks for the others' leadership again."""
+DRAW_SECONDS = 1.0
+"""How long it waits for them before it serves without."""
 RETRY_SECONDS = 1.0
 STANDBY_SECONDS = 2.0
 """How long nobody leads before a node declares that it reads only: longer than elections take."""
@@ -33,6 +36,11 @@ class Service(Protocol):
     @property
     def standby(self) -> bool:
         """Whether nobody leads, and only the past is read."""
+        ...
+
+    @property
+    def stands(self) -> bool:
+        """Whether what it rests on is still so."""
         ...
 
     async def end(self) -> None:
@@ -68,11 +76,11 @@ class Leading(Generic[T]):
         """The end of the last tenure."""
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._yielding = False
-        self._offered = 0
-        self._offered_at = -RETRY_SECONDS
+        self._drawing_since: float | None = None
         host.listen(self._on_change)
+        host.listen_to_tenures(self._on_change)
 
-    def _on_change(self, _replica: Replica) -> None:
+    def _on_change(self, _what: Replica | int) -> None:
         self._changed.set()
 
     def start(self) -> None:
@@ -98,7 +106,7 @@ class Leading(Generic[T]):
         self._host.hand_over(to)
         try:
             async with asyncio.timeout(seconds):
-                while any(replica.serving_term for replica in self._host.replicas):
+                while self._host.meta_leads:
                     await self._host.heard()
         except TimeoutError:
             log.warning("node %d did not take over within %.1f s", to, seconds)
@@ -110,13 +118,10 @@ class Leading(Generic[T]):
 
     # ---- following -------------------------------------------------------------------------------
 
-    def _leads(self) -> bool:
+    def _may_serve(self) -> int:
+        """The term in which this node leads the meta shard; 0: another one serves, or will."""
         host = self._host
-        if self._yielding:
-            return False
-        if self.tenure is not None and host.alone:
-            return host.leads_living
-        return host.leads_all
+        return 0 if self._yielding or not host.meta_leads else host.meta.serving_term
 
     async def _run(self) -> None:
         while True:
@@ -124,32 +129,27 @@ class Leading(Generic[T]):
             pause = None
             tenure = self.tenure
             if tenure is not None:
-                if self._led() if tenure.standby else not self._leads():
+                if self._led() if tenure.standby else self._yielding or not tenure.stands:
                     await self._end()
                     self._changed.set()
-            elif self._leads():
-                pause = None if await self._try_begin(self._begin()) else RETRY_SECONDS
-            elif self._host.meta_leads and not self._yielding:
+            elif self._may_serve():
                 pause = self._draw()
+                if not pause:
+                    pause = None if await self._try_begin(self._begin()) else RETRY_SECONDS
             elif not self._led():
                 pause = await self._bridge()
             await self._change(pause)
 
     def _draw(self) -> float:
-        """Draw all leaderships, or leave them to others: without a shard that came out of a split nobody can serve."""
-        host = self._host
-        if host.whole:
-            host.draw_leaderships()
-            return PULL_SECONDS
-        missing = self._offered_at + RETRY_SECONDS - self._now()
-        if missing > 0:
-            return missing
-        self._offered_at = self._now()
-        others = [NodeId(node) for node in host.meta.members.voters if node != host.node]
-        if others:
-            self._offered += 1
-            host.hand_over(others[self._offered % len(others)])
-        return RETRY_SECONDS
+        """Draw the other shards' leaderships for a while; when to look again, 0: enough of it."""
+        host, now = self._host, self._now()
+        if self._drawing_since is None:
+            self._drawing_since = now
+        if host.leads_voting or now - self._drawing_since > DRAW_SECONDS:
+            self._drawing_since = None
+            return 0.0
+        host.draw_leaderships()
+        return PULL_SECONDS
 
     async def _bridge(self) -> float | None:
         """Nobody leads: after a while read the past. How long to wait before the next look."""
@@ -187,14 +187,14 @@ class Leading(Generic[T]):
         """Begin a tenure, unless leadership changes meanwhile. False: it failed, and is worth another attempt."""
         beginning = asyncio.ensure_future(begin)
         begun: T | None = None
-        leads = self._leads()
+        term = self._may_serve()
         try:
             while not beginning.done():
                 change = asyncio.ensure_future(self._changed.wait())
                 await asyncio.wait({beginning, change}, return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
                 self._changed.clear()
-                if self._leads() is not leads:
+                if self._may_serve() != term:
                     self._changed.set()  # seen here, and still to be acted on
                     return True
             self.tenure = begun = beginning.result()
@@ -209,7 +209,7 @@ class Leading(Generic[T]):
         log.info(
             "nobody leads: this node reads the past only"
             if begun.standby
-            else "this node leads all shards and serves"
+            else "this node leads the meta shard and serves"
         )
         self._began(begun)
         if not self._started.done():

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from shardforge import __version__
 from shardforge.adapters.blocking import ThreadBlocking
 from shardforge.adapters.clock import SystemClock
-from shardforge.config import Config, not_yet_in_force, split_address
+from shardforge.config import Config, split_address
 from shardforge.ids import NodeId
 from shardforge.node.admitting import Admitting
 from shardforge.node.belonging import Belonging
@@ -199,8 +199,6 @@ class Node:
         if self.host.replicas and self.host.alone:
             await self.serving.leading.first_tenure()
         self._observe()
-        for name, feature in not_yet_in_force(config):
-            log.debug("%s is not yet in force: it waits for %s", name, feature)
         log.info("ready for connections on %s:%d", *self.address)
 
     def _offer(self, closed: Closed) -> None:

@@ -17,6 +17,7 @@ from shardforge.cluster.status import Known, NodeFigures, ShardFigures, counts, 
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId, ShardId
 from shardforge.node.governing import ROUND_SECONDS, Governing
+from shardforge.node.overview import ShardSight
 from shardforge.node.peering import Peering
 from shardforge.node.reports import pack, unpack
 from shardforge.ports import Network
@@ -179,7 +180,10 @@ class Operations:
         else:
             book = self._peering.book
             members = [Member(n, at, observer=n in book.observers) for n, at in book.nodes]
-        shards = [self._figures(replica) for replica in host.replicas]
+        if governing is not None:
+            shards = [_sighted(sight) for sight in governing.shards()]
+        else:
+            shards = [self._figures(replica) for replica in host.replicas]
         nodes = [self._node_figures(member, governing, serving) for member in members]
         return document(
             self._identity.cluster_name, self._identity.cluster_id, serving, nodes, shards,
@@ -198,7 +202,10 @@ class Operations:
         self, member: Member, governing: Governing | None, serving: NodeId | None
     ) -> NodeFigures:
         host = self._host
-        leaders = sum(replica.lead == member.id for replica in host.replicas)
+        if governing is not None:
+            leaders = sum(sight.leader == member.id for sight in governing.shards())
+        else:
+            leaders = sum(replica.lead == member.id for replica in host.replicas)
         if member.id == host.node:
             return NodeFigures(
                 replace(member, token="", version=__version__),
@@ -214,3 +221,10 @@ class Operations:
             0 if report is None else len(report.shards), leaders, silent,
             0.0 if report is None else report.lag_ms,
         )  # fmt: skip
+
+
+def _sighted(shard: ShardSight) -> ShardFigures:
+    return ShardFigures(
+        shard.descriptor.id, shard.descriptor.span, shard.leader, shard.term, shard.applied, shard.last,
+        shard.members, dict(shard.match), shard.size_bytes,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ finds the others before any of them has spoken to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from shardforge import __version__
 from shardforge.errors import StorageError
@@ -127,6 +127,13 @@ class Peering:
         return pack(report)
 
     async def _on_create(self, sender: NodeId, body: bytes) -> bytes:
+        missing = await self.create(body)
+        if missing:  # who asks may not know yet that a split made one
+            log.info("node %d asked for replicas of shards %s", sender, [s.id for s in missing])
+        return b""
+
+    async def create(self, body: bytes) -> list[ShardDescriptor]:
+        """Make room for replicas that are not here; which those are. Raises StorageError."""
         wanted = unpack(body, list[ShardDescriptor])
         here = {replica.id for replica in self._host.replicas}
         missing = [shard for shard in wanted if shard.id not in here and not shard.voters]
@@ -142,12 +149,15 @@ class Peering:
         if directory is not None:
             await self._blocking.run(lambda: add_shards(directory, missing))
         self._host.adopt(missing)
-        if missing:  # who asks may not know yet that a split made one
-            log.info("node %d asked for replicas of shards %s", sender, [s.id for s in missing])
-        return b""
+        return missing
 
     async def _on_drop(self, sender: NodeId, body: bytes) -> bytes:
-        for drop in unpack(body, list[Drop]):
+        await self.drop(unpack(body, list[Drop]), sender)
+        return b""
+
+    async def drop(self, drops: Iterable[Drop], sender: NodeId) -> None:
+        """Remove replicas that their groups removed. Raises StorageError."""
+        for drop in drops:
             replica = self._host.find(drop.shard)
             if replica is None:
                 continue
@@ -155,7 +165,6 @@ class Peering:
                 raise StorageError(f"shard {drop.shard} was given to this node again", "55000")
             await self._remove(drop.shard)
             log.info("node %d had the replica of shard %d removed", sender, drop.shard)
-        return b""
 
     async def _remove(self, shard: ShardId) -> None:
         await self._host.drop(shard)

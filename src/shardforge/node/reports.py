@@ -34,6 +34,10 @@ class ShardReport(msgspec.Struct, frozen=True, array_like=True):
     members: ConfState
     bytes: int = 0
     failure: str = ""
+    match: dict[NodeId, int] = {}
+    """A leader's: what each other member has acknowledged."""
+    changing: bool = False
+    """A leader's: whether a membership change may be under way."""
 
 
 class NodeReport(msgspec.Struct, frozen=True, array_like=True):
@@ -98,6 +102,7 @@ def report_of(
         ShardReport(
             replica.id, replica.term, replica.lead or NodeId(0), replica.applied, replica.last_index,
             replica.members, replica.size_bytes, str(replica.failure or ""),
+            replica.followers() if replica.is_leader else {}, replica.changing_members,
         )
         for replica in host.replicas
     ]  # fmt: skip

@@ -13,25 +13,32 @@ from collections.abc import Awaitable, Mapping
 
 from shardforge import __version__
 from shardforge.adapters import logs
+from shardforge.cluster.plan import Settings
+from shardforge.cluster.rebalance import Balance
 from shardforge.config import Config
 from shardforge.errors import DatabaseError, TransactionError
 from shardforge.ids import NodeId
+from shardforge.node.changing import Changing
+from shardforge.node.cutting import Cutting
 from shardforge.node.following import Following
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
+from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
-from shardforge.node.rows import MemberRows
 from shardforge.node.splitting import Splitting
 from shardforge.ports import Blocking, Clock
 from shardforge.server.pgwire.server import Server
 from shardforge.shard.host import Host
+from shardforge.shard.remote.service import ShardService
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import ClosedTimestamps, closed_now
+from shardforge.txn.closed import ClosedTimestamps
 from shardforge.txn.standby import StandbyStore
-from shardforge.txn.store import Store
+from shardforge.txn.store import NeighboursOf, Store
 
 HAND_OVER_SECONDS = 3.0
+MOVES_MAX = 4
+"""Shards that get a new copy at a time."""
 
 log = logging.getLogger("shardforge.node")
 
@@ -58,6 +65,11 @@ class Serving:
         self._founders = founders
         self._address = address
         self._started_us = started_us
+        self._governing: Governing | None = None
+        """The same from the moment that it begins to look after the cluster."""
+        self._service = ShardService(host, peering.network, blocking)
+        self._cutting = Cutting(host, peering.network, blocking)
+        self._changing = Changing(host, peering.network)
         self._government: asyncio.Task[None] | None = None
         self._giving_way: asyncio.Task[None] | None = None
         self.following = Following(
@@ -79,8 +91,19 @@ class Serving:
     async def _begin(self) -> Tenure:
         return await Tenure.begin(
             self._host, self._config, self._clock, self._blocking, self._telemetry, self._random,
-            logs.set_level, self._started_us,
+            logs.set_level, self._started_us, self._neighbours(),
         )  # fmt: skip
+
+    def _neighbours(self) -> NeighboursOf:
+        peering = self._peering
+        return neighbours(
+            self._host,
+            self._service,
+            peering.network,
+            peering,
+            self._clock,
+            lambda: self._governing,
+        )
 
     def _stand_by(self) -> Awaitable[Tenure] | None:
         applied = {replica.id: replica.applied for replica in self._host.replicas}
@@ -115,11 +138,12 @@ class Serving:
     async def _govern(self, store: Store) -> None:
         host, peering = self._host, self._peering
         replication = self._config.replication
+        balance = Balance(self._config.sharding.rebalance_threshold)
         governing = Governing(
-            host, peering.network, peering, MemberRows(store.coordinator), self._clock,
-            replication.factor, replication.down_after_sec,
-            lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
+            host, peering.network, peering, store, self._clock, self._changing, replication.factor,
+            Settings(balance, MOVES_MAX), replication.down_after_sec, self._yield_to,
         )  # fmt: skip
+        self._governing = governing
         try:
             while self.governing is None:
                 try:
@@ -130,9 +154,9 @@ class Serving:
                     await self._clock.sleep(ROUND_SECONDS)
             governing.splitting = splitting = Splitting(
                 host,
-                store.coordinator,
+                store,
                 self._clock,
-                self._blocking,
+                self._cutting,
                 self._config.sharding.max_shard_size,
                 governing.event,
             )
@@ -140,7 +164,7 @@ class Serving:
                 group.create_task(governing.run())
                 group.create_task(splitting.run())
         finally:
-            self.governing = None
+            self.governing = self._governing = None
             await governing.close()
 
     def _yield_to(self, node: NodeId) -> None:

@@ -13,10 +13,13 @@ after a crash, comes to the same batch and the same outcomes.
     Collect        versions that no reader can need any more
     Window         the bound of the timestamp oracle (meta shard)
     Split          the shard's upper part becomes a shard of its own (`split`); alone in its entry
+    Begin          a tenure: what older ones still send is refused from here on
+    Run            commands that a serving node elsewhere has numbered: each is applied once, however often it is sent
 
 A command that names the term of its marks is refused in an entry of any other term (rule R1): the leader
 that checked it is not the one that ordered it. In a shard that was split, one with a key outside the span is
-refused as well: it was meant for what is another shard by then.
+refused as well: it was meant for what is another shard by then. Within a Run it is the tenure that a command names: the
+serving node keeps its marks whoever leads the shard, and what is sent again is told by its number.
 PURE.
 """
 
@@ -106,20 +109,30 @@ class Split(msgspec.Struct, frozen=True, array_like=True, tag=10):
     leader: NodeId
     """Who proposed it, and leads the child from its beginning if it still leads the shard then."""
     term: int
+    tenure: int
+    """Whose serving node asked for it; one that has ended splits nothing."""
 
 
-Command: TypeAlias = (
-    Commit
-    | Prepare
-    | CommitRecord
-    | AbortRecord
-    | Resolve
-    | Forget
-    | Collect
-    | Window
-    | Clear
-    | Split
+class Begin(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """A serving node takes over: its tenure, or a younger one, is in force from here on."""
+
+    tenure: int
+
+
+Numbered: TypeAlias = (
+    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window | Clear
 )
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Commands of a tenure, numbered without gaps from `first` on; the first of all is 1."""
+
+    tenure: int
+    first: int
+    commands: Sequence[Numbered]
+
+
+Command: TypeAlias = Numbered | Split | Begin | Run
 
 
 class Intent(msgspec.Struct, frozen=True, array_like=True):
@@ -144,10 +157,21 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Applied(msgspec.Struct, frozen=True, array_like=True):
-    """The engine's applied state: the last entry applied."""
+    """The engine's applied state: the last entry applied, and how far a tenure's Runs have come."""
 
     index: int
     term: int
+    tenure: int = 0
+    """The youngest that has begun here."""
+    number: int = 0
+    """The newest command of its Runs."""
+    refused: tuple[int, ...] = ()
+    """Those of the last `REFUSED_KEPT` numbers that were refused."""
+
+
+NOTHING_APPLIED: Final = Applied(0, 0)
+REFUSED_KEPT = 100_000
+"""A serving node has fewer commands of one shard under way: so it can learn of each what became of it."""
 
 
 class Outcome(enum.Enum):
@@ -211,14 +235,16 @@ def weight(command: Command) -> int:
     """About how many bytes of an entry the command takes."""
     if isinstance(command, Commit | Prepare | CommitRecord):
         return size_of(command.writes)
+    if isinstance(command, Run):
+        return sum(map(weight, command.commands))
     if isinstance(command, Resolve):
         # Applying reads each key's intent, where it is not in memory, removes it, and writes a version.
         return len(command.keys) * 4 * _WRITE_OVERHEAD
     return _WRITE_OVERHEAD
 
 
-_SPLIT_HEAD: Final = bytes((0x91, 0x96, 10))
-"""An entry with one command, of six fields, the first of which is Split's tag."""
+_SPLIT_HEAD: Final = bytes((0x91, 0x97, 10))
+"""An entry with one command, of seven fields, the first of which is Split's tag."""
 
 
 def is_split(data: bytes) -> bool:
@@ -266,7 +292,15 @@ def encode_applied(state: Applied) -> bytes:
 def applied_of(reader: Reader) -> Applied:
     """The last entry that the engine's state includes; index 0 for a new engine."""
     data = mvcc.applied(reader)
-    return Applied(0, 0) if data is None else _applied_decoder.decode(data)
+    return NOTHING_APPLIED if data is None else _applied_decoder.decode(data)
+
+
+Prepared: TypeAlias = Callable[[TxnId], Mapping[bytes, bytes | None] | None]
+"""Knows a transaction's intents in a shard without reading them, or nothing of it."""
+
+
+def nothing_prepared(_: TxnId) -> None:
+    """Know of no transaction's intents."""
 
 
 class Application:
@@ -278,6 +312,7 @@ class Application:
 
     __slots__ = (
         "_intents",
+        "_named",
         "_prepared",
         "_reader",
         "_records",
@@ -287,6 +322,9 @@ class Application:
         "cleared",
         "divided",
         "kept_from",
+        "number",
+        "refused",
+        "tenure",
         "versions",
     )
 
@@ -294,8 +332,9 @@ class Application:
         self,
         reader: Reader,
         term: int,
-        prepared: Callable[[TxnId], Mapping[bytes, bytes | None] | None] = lambda _: None,
+        prepared: Prepared = nothing_prepared,
         within: tuple[bytes, bytes] | None = None,
+        before: Applied = NOTHING_APPLIED,
     ) -> None:
         """`prepared` may know a transaction's intents without reading them: they must be the same.
 
@@ -306,7 +345,8 @@ class Application:
         """What a Split of this entry adds to the batch; None: it is refused."""
         self._reader = reader
         self._prepared = prepared
-        self._term = term
+        self._term = self._named = term
+        self.tenure, self.number, self.refused = before.tenure, before.number, before.refused
         self._intents: dict[bytes, bytes | None] = {}
         self._records: dict[tuple[bytes, TxnId], bytes | None] = {}
         self.batch: list[Write] = []
@@ -322,8 +362,12 @@ class Application:
 
     def finish(self, index: int) -> list[Write]:
         """The batch, with the applied state in it."""
-        self.batch.append(mvcc.put_applied(_encoder.encode(Applied(index, self._term))))
+        self.batch.append(mvcc.put_applied(_encoder.encode(self.state(index))))
         return self.batch
+
+    def state(self, index: int) -> Applied:
+        """What is applied with the entry at `index`."""
+        return Applied(index, self._term, self.tenure, self.number, self.refused)
 
     def _holds(self, writes: Sequence[KeyValue]) -> bool:
         if self._within is None:
@@ -332,13 +376,13 @@ class Application:
         return all(start <= key < end for key, _ in writes)
 
     def _commit(self, command: Commit) -> Outcome:
-        if command.term != self._term or not self._holds(command.writes):
+        if command.term != self._named or not self._holds(command.writes):
             return Outcome.REFUSED
         self._put_versions(command.writes, command.timestamp)
         return Outcome.APPLIED
 
     def _prepare(self, command: Prepare) -> Outcome:
-        if command.term != self._term or not self._holds(command.writes):
+        if command.term != self._named or not self._holds(command.writes):
             return Outcome.REFUSED
         txn, timestamp, floor = command.txn, command.timestamp, command.floor
         for key, value in command.writes:
@@ -348,7 +392,7 @@ class Application:
         return Outcome.APPLIED
 
     def _commit_record(self, command: CommitRecord) -> Outcome:
-        if command.term != self._term or not self._holds(command.writes):
+        if command.term != self._named or not self._holds(command.writes):
             return Outcome.REFUSED
         if not self._holds(((command.anchor, None),)):
             return Outcome.REFUSED
@@ -422,6 +466,26 @@ class Application:
         self.batch += self.divided
         return Outcome.APPLIED
 
+    def _begin(self, command: Begin) -> Outcome:
+        if command.tenure < self.tenure:
+            return Outcome.REFUSED
+        if command.tenure > self.tenure:
+            self.tenure, self.number, self.refused = command.tenure, 0, ()
+        return Outcome.APPLIED
+
+    def _run(self, command: Run) -> Outcome:
+        """Each of the commands that was not applied before; refused as a whole when one before them is missing."""
+        if command.tenure != self.tenure or command.first > self.number + 1:
+            return Outcome.REFUSED
+        self._named = self.tenure
+        for one in command.commands[self.number + 1 - command.first :]:
+            self.number += 1
+            if self.apply(one) is not Outcome.APPLIED:
+                kept = (n for n in self.refused if n > self.number - REFUSED_KEPT)
+                self.refused = (*kept, self.number)
+        self._named = self._term
+        return Outcome.APPLIED
+
     def _put_versions(self, writes: Sequence[KeyValue], timestamp: Timestamp) -> None:
         put_version = mvcc.put_version
         self.batch += [put_version(key, timestamp, value) for key, value in writes]
@@ -450,4 +514,6 @@ _APPLY: dict[type[Any], Callable[[Application, Any], Outcome]] = {
     Window: Application._window,
     Clear: Application._clear,
     Split: Application._split,
+    Begin: Application._begin,
+    Run: Application._run,
 }

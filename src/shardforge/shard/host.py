@@ -54,12 +54,15 @@ class Host:
         self.node = node
         self.counters = LogCounters()
         self.snapshots = SnapshotCounters()
+        self.tenure = 0
+        """The youngest tenure that this node has heard of."""
         self.lag_ms = 0.0
         """The longest that the loop was late of late: a follower's patience has to bear it."""
         self._files_of = files_of
         self._clock = clock
         self._replicas: dict[ShardId, Replica] = {}
         self._listeners: list[Callable[[Replica], None]] = []
+        self._tenure_listeners: list[Callable[[int], None]] = []
         self._split_listeners: list[Callable[[Replica, Replica], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
@@ -119,6 +122,21 @@ class Host:
     def unlisten(self, listener: Callable[[Replica], None]) -> None:
         """Call the listener no more."""
         self._listeners.remove(listener)
+
+    def listen_to_tenures(self, listener: Callable[[int], None]) -> None:
+        """Have `listener` called with each tenure that is younger than any before."""
+        self._tenure_listeners.append(listener)
+
+    def unlisten_to_tenures(self, listener: Callable[[int], None]) -> None:
+        """Call the listener no more."""
+        self._tenure_listeners.remove(listener)
+
+    def hear_tenure(self, tenure: int) -> None:
+        """Somebody serves in this tenure, or did: older ones are over."""
+        if tenure > self.tenure:
+            self.tenure = tenure
+            for listener in list(self._tenure_listeners):
+                listener(tenure)
 
     def listen_to_splits(self, listener: Callable[[Replica, Replica], None]) -> None:
         """Have `listener` called with parent and child whenever a replica was split, before anything else happens."""
@@ -189,12 +207,12 @@ class Host:
                 waiter.set_result(None)
 
     @property
-    def leads_all(self) -> bool:
-        """Whether every shard's replica here serves as leader, and no shard is missing."""
-        return (
-            bool(self._replicas)
-            and all(replica.serving_term for replica in self._replicas.values())
-            and self.whole
+    def leads_voting(self) -> bool:
+        """Whether every replica that votes here serves as leader, as far as it knows that it votes."""
+        return all(
+            replica.serving_term
+            for replica in self._replicas.values()
+            if self.node in replica.members.voters
         )
 
     @property
@@ -208,18 +226,10 @@ class Host:
         """Whether this node is the only voter of every shard."""
         return all(replica.alone for replica in self._replicas.values())
 
-    @property
-    def leads_living(self) -> bool:
-        """The same of the replicas that have not failed: a lone node serves what it still can."""
-        return all(
-            replica.serving_term or replica.failure is not None
-            for replica in self._replicas.values()
-        )
-
     def lease_until_us(self, now_us: int) -> int:
-        """Until when this node may answer reads of its living shards alone; 0: not now."""
-        living = [replica for replica in self._replicas.values() if replica.failure is None]
-        return min([replica.lease_until_us(now_us) for replica in living], default=0)
+        """Until when nobody else can serve: the meta shard's lease; 0: not now."""
+        meta = self.find_meta()
+        return 0 if meta is None else meta.lease_until_us(now_us)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -301,15 +311,22 @@ class Host:
         return piece
 
     def hand_over(self, to: NodeId) -> None:
-        """Let another node lead every shard that this one leads."""
+        """Let other nodes lead every shard that this one leads: `to` where it votes, else who has most of the log."""
         for replica in self.replicas:
-            if replica.is_leader and not replica.alone:
-                replica.hand_over(to)
+            if not replica.is_leader or replica.alone:
+                continue
+            voters = {NodeId(node) for node in replica.members.voters} - {self.node}
+            match = replica.followers()
+            successor = (
+                to if to in voters else max(voters, key=lambda node: (match.get(node, 0), -node))
+            )
+            replica.hand_over(successor)
 
     def draw_leaderships(self) -> None:
-        """Ask for the leadership of every shard that another node leads."""
+        """Ask for the leadership of every shard that another node leads and this one votes in."""
         for replica in self.replicas:
-            if not replica.is_leader and replica.lead is not None:
+            votes = self.node in replica.members.voters
+            if votes and not replica.is_leader and replica.lead is not None:
                 replica.hand_over(self.node)
 
     async def drain(self) -> None:

@@ -7,16 +7,22 @@ Invariant: entries are applied each once, and nothing but an entry, or a whole s
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TypeAlias
 
-from shardforge.ids import NodeId, ShardId, TxnId
-from shardforge.shard.command import Application, Command, Outcome, decode_intent
+from shardforge.ids import NodeId, ShardId
+from shardforge.shard.command import (
+    NOTHING_APPLIED,
+    Application,
+    Command,
+    Outcome,
+    Prepared,
+    applied_of,
+    nothing_prepared,
+)
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.files import ShardFiles
 from shardforge.shard.log import ShardLog
-from shardforge.shard.pending import Mark, Pending
 from shardforge.shard.snapshot import Pins
 from shardforge.shard.split import described
 from shardforge.shard.surroundings import Surroundings
@@ -24,10 +30,12 @@ from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
 from shardforge.storage.newest_cache import NewestCache
 
-INTENTS_A_TURN = 5_000
-
 Opened: TypeAlias = tuple[Engine, ShardLog]
 """What `ShardFiles.open` gives, opened by somebody else."""
+
+
+async def nothing_lost() -> None:
+    """Nobody serves here."""
 
 
 class StateMachine:
@@ -37,9 +45,13 @@ class StateMachine:
         self, descriptor: ShardDescriptor, files: ShardFiles, surroundings: Surroundings,
         opened: Opened | None = None,
     ) -> None:  # fmt: skip
-        self.pending = Pending()
+        self.prepared: Prepared = nothing_prepared
+        """What whoever serves knows of intents here."""
+        self.recover: Callable[[], Awaitable[None]] = nothing_lost
+        """Has whoever serves learn again what leadership lost with it; awaited before anything is served."""
         self.cache = NewestCache(surroundings.options.cache_bytes)
-        self.applied = 0
+        self.state = NOTHING_APPLIED
+        """The last entry applied, and how far the Runs of a tenure have come."""
         self._files = files
         self._with = surroundings
         self._clock = surroundings.clock
@@ -63,6 +75,16 @@ class StateMachine:
         return self.descriptor.id
 
     @property
+    def applied(self) -> int:
+        """The index of the last entry applied."""
+        return self.state.index
+
+    @property
+    def index(self) -> int:
+        """The newest entry that is known to be applied."""
+        return self.state.index
+
+    @property
     def size_bytes(self) -> int:
         """About how much the engine holds; 0 while it is being replaced."""
         return 0 if self._installing else self.engine.approximate_size()
@@ -76,11 +98,7 @@ class StateMachine:
     def _application(self, term: int) -> Application:
         span = self.descriptor.span
         within = None if self.descriptor.epoch == 1 else (span.start, span.end)
-        return Application(self.engine, term, self._prepared_values, within)
-
-    def _prepared_values(self, txn: TxnId) -> Mapping[bytes, bytes | None] | None:
-        mark = self.pending.marks.get(txn)
-        return None if mark is None else mark.values
+        return Application(self.engine, term, self.prepared, within, self.state)
 
     def _carry_out(
         self, application: Application, index: int, commands: Iterable[Command]
@@ -91,7 +109,7 @@ class StateMachine:
         for start, end in application.cleared:
             self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
-        self.applied = index
+        self.state = application.state(index)
         if application.kept_from:
             self.kept_from = application.kept_from
         if self._moments and (seen := self._moments.pop(index, None)) is not None:
@@ -110,30 +128,6 @@ class StateMachine:
             return False
         self._moments[index] = seen
         return True
-
-    async def _recover_marks(self) -> None:
-        """Remember the transactions whose intents the engine holds: a new leader knows nothing else of them."""
-        self.pending.clear()
-        by_txn: dict[int, Mark] = {}
-        span = self.descriptor.span
-        intents = mvcc.intents(self.engine, span.start, span.end)
-        for seen, (key, data) in enumerate(intents, start=1):
-            intent = decode_intent(data)
-            mark = by_txn.get(intent.txn)
-            if mark is None:
-                mark = by_txn[intent.txn] = Mark(intent.txn, intent.floor, [])
-                mark.timestamp, mark.anchor = intent.timestamp, intent.anchor
-                mark.orphan, mark.values = True, {}
-            assert isinstance(mark.keys, list)
-            assert isinstance(mark.values, dict)
-            mark.keys.append(key)
-            mark.values[key] = intent.value
-            if seen % INTENTS_A_TURN == 0:
-                # The engine does not change meanwhile: only the task that runs this writes it.
-                await asyncio.sleep(0)
-        for mark in by_txn.values():
-            added = self.pending.add(mark)
-            assert added, "a key has one intent"
 
     # ---- the state as a whole --------------------------------------------------------------------
 
@@ -158,7 +152,8 @@ class StateMachine:
         self.descriptor = described(self.engine, self.descriptor)
         self.kept_from = mvcc.kept_from(self.engine)
         self.cache.clear()
-        self.applied = index
+        self.state = applied_of(self.engine)
+        assert self.applied == index, "a snapshot's state is as of its entry"
         self._moments = {at: seen for at, seen in self._moments.items() if at > index}
 
     def _record(self, replicas: Collection[int]) -> None:

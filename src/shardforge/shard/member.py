@@ -45,7 +45,7 @@ class GroupMember(StateMachine, ABC):
         self._record_due = False
         self._staging = Staging(descriptor.id, files, surroundings.blocking, surroundings.fetch)
         state = found(self.engine, self._log, descriptor.voters)
-        self.applied = state.index
+        self.state = state
         members = membership_of(self.engine)
         self._reader = LogReader(self._log, members, state, self._pin)
         self._node = make_node(

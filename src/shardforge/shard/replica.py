@@ -23,7 +23,6 @@ from shardforge.errors import ConsensusError
 from shardforge.raft.messages import Entry, EntryKind, Message
 from shardforge.raft.rawnode import Ready
 from shardforge.shard.command import (
-    Applied,
     Collect,
     Command,
     Outcome,
@@ -244,7 +243,7 @@ class Replica(GroupMember):
 
     async def _divide(self, entry: Entry) -> None:
         """Apply a Split: the child's files are whole before the parent lets go of anything."""
-        found = division(self.descriptor, self.members, entry.data, entry.term)
+        found = division(self.descriptor, self.members, entry.data, entry.term, self.state.tenure)
         if found is None:
             self._apply(entry)
             return
@@ -273,7 +272,7 @@ class Replica(GroupMember):
         elif data:
             commands = decode(data)
         outcomes = self._carry_out(application, index, commands)
-        self._reader.applied(Applied(index, term))
+        self._reader.applied(self.state)
         if proposed is not None:
             for position, proposal in enumerate(proposed.proposals):
                 # Another term's entry took the index: ours is absent, and will stay so.
@@ -304,9 +303,8 @@ class Replica(GroupMember):
         term = self._node.term
         if self._log.term(self.applied) != term:
             return
-        await self._recover_marks()
+        await self.recover()
         if not (self._node.is_leader and self._node.term == term):
-            self.pending.clear()
             return
         self.serving_term = term
         self._call_serving_waiters()
@@ -316,7 +314,6 @@ class Replica(GroupMember):
         """Leadership is lost: what is in the log may or may not be committed by the next leader."""
         self.serving_term = 0
         self._proposals.lose(queued=False)
-        self.pending.clear()
         self._pins.close()
 
     def _call_serving_waiters(self) -> None:

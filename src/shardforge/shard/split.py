@@ -44,6 +44,7 @@ class Division(NamedTuple):
     child: ShardDescriptor
     members: ConfState
     leader: NodeId
+    tenure: int
 
     @property
     def batch(self) -> list[Write]:
@@ -74,12 +75,16 @@ def described(reader: Reader, made: ShardDescriptor) -> ShardDescriptor:
     return msgspec.structs.replace(made, span=found.span, epoch=found.epoch)
 
 
-def division(shard: ShardDescriptor, members: ConfState, data: bytes, term: int) -> Division | None:
+def division(
+    shard: ShardDescriptor, members: ConfState, data: bytes, term: int, tenure: int
+) -> Division | None:
     """What the Split that is an entry's data makes of a shard; None: it is refused."""
     (command,) = decode(data)
     assert isinstance(command, Split), "told by its first bytes"
     span = shard.span
     if command.term != term or command.epoch != shard.epoch + 1 or shard.id == META_SHARD:
+        return None
+    if command.tenure != tenure:
         return None
     if not span.start < command.at < span.end or members.voters_outgoing:
         return None
@@ -90,6 +95,7 @@ def division(shard: ShardDescriptor, members: ConfState, data: bytes, term: int)
         ShardDescriptor(command.child, high, command.epoch, replicas),
         members,
         command.leader,
+        tenure,
     )
 
 
@@ -102,7 +108,7 @@ def begin(division: Division, engine: Engine, log: ShardLog) -> None:
     engine.write([
         put_description(division.child),
         mvcc.put_membership(encode_membership(division.members)),
-        mvcc.put_applied(encode_applied(Applied(FIRST, FIRST))),
+        mvcc.put_applied(encode_applied(Applied(FIRST, FIRST, division.tenure))),
     ])  # fmt: skip
     log.reset(FIRST, FIRST)
     log.set_hard_state(FIRST, division.leader, FIRST)

@@ -13,18 +13,23 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from shardforge import __version__
+from shardforge.cluster.plan import Settings
+from shardforge.cluster.rebalance import Balance
 from shardforge.config import Config
 from shardforge.errors import DatabaseError, TransactionError
 from shardforge.ids import NodeId, ShardId
+from shardforge.node.changing import Changing
+from shardforge.node.cutting import Cutting
 from shardforge.node.following import Following
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
+from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
-from shardforge.node.rows import MemberRows
 from shardforge.node.splitting import Splitting
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import MemoryFiles, Shelf
 from shardforge.shard.host import Host
+from shardforge.shard.remote.service import ShardService
 from shardforge.shard.replica import Replica
 from shardforge.sim.network import SimNetwork
 from shardforge.sim.world import SimBlocking, SimClock, World
@@ -32,7 +37,7 @@ from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.session import Session
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import Closed, ClosedTimestamps, closed_now
+from shardforge.txn.closed import Closed, ClosedTimestamps
 from shardforge.txn.standby import StandbyStore
 from shardforge.txn.store import Store, replica_options
 
@@ -51,6 +56,9 @@ PIECE_BYTES = 512
 GC_RETENTION_SECONDS = 2
 MAX_STALENESS_MS = 1500
 SHARD_BYTES_MAX = 1 << 30
+SLACK_BYTES = 500
+"""Nodes may differ by so little: replicas move now and then."""
+MOVES_MAX = 2
 """So much that a shard splits only when it is told to."""
 
 
@@ -99,6 +107,9 @@ class SimNode:
         self.host: Host | None = None
         self.leading: Leading[Tenure] | None = None
         self.governing: Governing | None = None
+        self._governing: Governing | None = None
+        self._cutting: Cutting | None = None
+        self._changing: Changing | None = None
         self.following: Following | None = None
         self.failures: list[str] = []
         """Replicas that stopped, and why."""
@@ -207,16 +218,21 @@ class SimNode:
         self._held = set(self._shards)
         host.listen_to_splits(lambda _, child: self._held.add(child.id))
         self.host = host
-        self._peering = Peering(
+        self._peering = peering = Peering(
             host, None, network, blocking, self.clock, lambda: self._everyone[self.id], lambda: self.serves,
             self._offer,
         )  # fmt: skip
+        service = ShardService(host, network, blocking)
+        self._cutting = Cutting(host, network, blocking)
+        self._changing = Changing(host, network)
         surroundings = random.Random(world.random.getrandbits(64))
 
         async def begin() -> Tenure:
             return await Tenure.begin(
                 host, self._config, self.clock, blocking, Telemetry(), surroundings, lambda _: None,
-                self.clock.wall_us(),
+                self.clock.wall_us(), neighbours(
+                    host, service, network, peering, self.clock, lambda: self._governing
+                ),
             )  # fmt: skip
 
         def stand_by() -> Awaitable[Tenure] | None:
@@ -310,10 +326,13 @@ class SimNode:
         assert host is not None, "a tenure has a host"
         assert peering is not None, "a tenure has peers"
         assert network is not None, "a tenure has a network"
+        assert self._cutting is not None, "a tenure has a host"
+        assert self._changing is not None, "a tenure has a host"
         governing = Governing(
-            host, network, peering, MemberRows(store.coordinator), self.clock, FACTOR, DOWN_AFTER_SECONDS,
-            lambda: closed_now(store.oracle.last, host.replicas), self._yield_to,
+            host, network, peering, store, self.clock, self._changing, FACTOR,
+            Settings(Balance(0.2, SLACK_BYTES), MOVES_MAX), DOWN_AFTER_SECONDS, self._yield_to,
         )  # fmt: skip
+        self._governing = governing
         try:
             while self.governing is None:
                 try:
@@ -325,9 +344,9 @@ class SimNode:
                     await self.clock.sleep(ROUND_SECONDS)
             governing.splitting = splitting = Splitting(
                 host,
-                store.coordinator,
+                store,
                 self.clock,
-                self._blocking,
+                self._cutting,
                 SHARD_BYTES_MAX,
                 governing.event,
             )
@@ -335,7 +354,7 @@ class SimNode:
                 group.create_task(governing.run())
                 group.create_task(splitting.run())
         finally:
-            self.governing = None
+            self.governing = self._governing = None
             await governing.close()
 
     def _yield_to(self, node: NodeId) -> None:

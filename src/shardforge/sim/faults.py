@@ -6,6 +6,8 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
+from shardforge.cluster.leaders import Transfer
+from shardforge.cluster.placement import Move
 from shardforge.errors import QueryError
 from shardforge.ids import META_SHARD, NodeId
 from shardforge.keys import BUCKETS, bucket_boundary
@@ -15,6 +17,8 @@ from shardforge.sim.world import Weather, World
 AT_A_TIME = 2
 SHARDS_MAX = 9
 SPLIT_SECONDS = 5.0
+MOVES_AWAY = 0.5
+"""How often it is a replica, and not the leadership, that goes to another node."""
 AT_A_BUCKET = 0.7
 """How often a shard is split between buckets, which may be empty, and not where it balances."""
 PAUSE_SECONDS = (0.2, 2.0)
@@ -34,6 +38,8 @@ class Faults:
         self._nodes = nodes
         self._kinds = [KINDS[kind] for kind in kinds]
         self.injected = 0
+        self.moves = 0
+        """Replicas and leaderships that were sent elsewhere."""
         self.splits = 0
         """Shards that were split, as far as the serving node could tell."""
         self.interruptions = 0
@@ -152,9 +158,9 @@ class Faults:
         """A shard is split: no fault, but everything has to go on in the midst of others."""
         for node in self._nodes:
             splitting = None if node.governing is None else node.governing.splitting
-            if splitting is None or node.host is None or len(node.host.replicas) >= SHARDS_MAX:
+            if splitting is None or len(splitting.shards) >= SHARDS_MAX:
                 continue
-            shards = [replica.id for replica in node.host.replicas if replica.id != META_SHARD]
+            shards = [shard for shard in splitting.shards if shard != META_SHARD]
             self._world.random.shuffle(shards)
             for shard in shards:
                 bucket = self._world.random.randrange(1, BUCKETS)
@@ -167,6 +173,36 @@ class Faults:
                     self.splits += 1
                 if not isinstance(outcome, QueryError):  # a shard with one key, or a key of another
                     return
+
+    async def move(self, _node: SimNode, seconds: float) -> None:
+        """A shard is led by another node for a while, or lives elsewhere from now on: no fault either."""
+        choice = self._world.random
+        for node in self._nodes:
+            governing = node.governing
+            if governing is None:
+                continue
+            known = [shard for shard in governing.shards() if shard.leader is not None]
+            shard = choice.choice(
+                [one for one in known if one.descriptor.id != META_SHARD] or [None]
+            )
+            if shard is None or shard.leader is None:
+                continue
+            voters = [NodeId(voter) for voter in shard.members.voters]
+            others = [voter for voter in voters if voter != shard.leader]
+            strangers = [other.id for other in self._nodes if other.id not in voters]
+            now = node.clock.monotonic_ns() / 1e9
+            if strangers and choice.random() < MOVES_AWAY:
+                target = choice.choice(strangers)
+                governing.history.begin(
+                    [Move(shard.descriptor.id, choice.choice(voters), target)], now
+                )
+            elif others:
+                transfer = Transfer(shard.descriptor.id, shard.leader, choice.choice(others))
+                governing.history.hand_over(shard.descriptor.id, now)
+                governing.relocation.hand_over(transfer)
+            self.moves += 1
+            await asyncio.sleep(seconds)
+            return
 
     async def snapshot(self, node: SimNode, seconds: float) -> None:
         """A node lags until it needs snapshots, and something befalls one of the two sides in the midst of one."""
@@ -217,6 +253,7 @@ KINDS: dict[str, Callable[[Faults, SimNode, float], Awaitable[None]]] = {
     "clock": Faults.clock,
     "pause": Faults.pause,
     "split": Faults.split,
+    "move": Faults.move,
     "snapshot": Faults.snapshot,
 }
 """The faults by the names that --faults takes."""

@@ -152,6 +152,17 @@ def record(reader: Reader, anchor: bytes, txn_id: int) -> bytes | None:
     return reader.get(b"c" + anchor + _pack_u64(txn_id))
 
 
+def record_span(anchor: bytes, txn_id: int) -> tuple[bytes, bytes]:
+    """The engine's span that holds a transaction's record, and nothing else."""
+    key = b"c" + anchor + _pack_u64(txn_id)
+    return key, key + b"\x00"
+
+
+def as_record(engine_key: bytes, data: bytes) -> Record:
+    """A record from its pair in the engine."""
+    return Record(engine_key[1:-8], _unpack_u64(engine_key[-8:])[0], data)
+
+
 def applied(reader: Reader) -> bytes | None:
     """The applied state last written."""
     return reader.get(APPLIED_KEY)
@@ -281,9 +292,8 @@ def intents(reader: Reader, start: bytes, end: bytes) -> Iterator[Intent]:
 def records(reader: Reader, start: bytes, end: bytes) -> Iterator[Record]:
     """The records anchored at keys of the span."""
     for engine_key, data in _suffixed_pairs(reader, b"c", start, end, reverse=False):
-        anchor = engine_key[1:-8]
-        if start <= anchor < end:
-            yield Record(anchor, _unpack_u64(engine_key[-8:])[0], data)
+        if start <= engine_key[1:-8] < end:
+            yield as_record(engine_key, data)
 
 
 # ---- garbage -------------------------------------------------------------------------------------

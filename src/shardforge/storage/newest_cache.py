@@ -11,6 +11,7 @@ collected (then it is a tombstone here and absent there: both read as "no row").
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 Entry = tuple[int, bytes | None]
@@ -61,6 +62,15 @@ class NewestCache:
         if as_of == self.writes and key not in self._young:
             self._old.pop(key, None)
             self._add(key, entry)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """These keys have newer versions than are known here."""
+        self.writes += 1
+        for key in keys:
+            entry = self._young.pop(key, None)
+            if entry is not None:
+                self._filled -= _size(key, entry)
+            self._old.pop(key, None)
 
     def resize(self, capacity_bytes: int) -> None:
         """Take no more than so much from now on."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from shardforge.ids import INFINITY, ShardId, Timestamp
-from shardforge.shard.replica import Replica
+from shardforge.txn.participant import Participant
 
 OFFERS_MAX = 64
 
@@ -35,25 +35,25 @@ class Closed(msgspec.Struct, frozen=True, array_like=True):
     """
 
 
-def closed_now(last: Timestamp, replicas: Iterable[Replica]) -> Closed:
+def closed_now(last: Timestamp, participants: Iterable[Participant]) -> Closed:
     """What the serving node can close: `last` is the newest timestamp that was given.
 
-    A mark without a timestamp will get one above `last`; one that has it is not applied yet. A replica that leads no
-    more has forgotten its marks, though the next leader may yet apply what they stood for: then nothing is closed.
+    A mark without a timestamp will get one above `last`; one that has it is not applied yet. Of a shard that is not
+    served at this moment the marks are not known, though what they stand for may be applied: then nothing is closed.
     """
     bound = int(last)
     applied = {}
-    for replica in replicas:
-        if not replica.serving_term:
+    for participant in participants:
+        if not participant.term:
             return Closed(Timestamp(0), {})
-        bound = min(bound, _before_marks(replica))
-        applied[replica.id] = replica.applied
+        bound = min(bound, _before_marks(participant))
+        applied[participant.replica.id] = participant.replica.index
     return Closed(Timestamp(bound), applied, last)
 
 
-def _before_marks(replica: Replica) -> int:
+def _before_marks(participant: Participant) -> int:
     """What is before every commit under way in a shard whose timestamp is known."""
-    marks = replica.pending.marks.values()
+    marks = participant.pending.marks.values()
     return min((mark.timestamp - 1 for mark in marks if mark.timestamp), default=INFINITY)
 
 

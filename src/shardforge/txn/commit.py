@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ from shardforge.shard.command import (
 )
 from shardforge.shard.pending import Mark
 from shardforge.txn.participant import Participant
+from shardforge.txn.reads import ReadSet
 from shardforge.txn.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ class CommitProcess:
             self._timestamp = drawn or await self._coordinator.oracle.next()
             for part in self._parts:
                 part.current_mark().timestamp = self._timestamp
-            self._validate()
+            await self._validate()
             if large:
                 await asyncio.sleep(0)
         except BaseException:
@@ -202,28 +204,41 @@ class CommitProcess:
         if not part.participant.pending.extend(part.mark, keys):
             raise serialization_failure()
 
-    def _validate(self) -> None:
+    async def _validate(self) -> None:
+        """Waits only for shards that are led elsewhere, or where leadership changed."""
         transaction = self._transaction
-        self._validate_locks()
+        await self._validate_locks()
+        if transaction.reads is not None and transaction.snapshot:
+            far = self._validate_reads(transaction.reads)
+            if any([await check() for check in far]):
+                raise _dependency_failure()
         for part in self._parts:
             if part.participant.term != part.term:
                 raise serialization_failure()
-        reads = transaction.reads
-        if reads is None or not transaction.snapshot:
-            return
-        router = self._coordinator.router
+
+    def _validate_reads(self, reads: ReadSet) -> list[Callable[[], Awaitable[bool]]]:
+        """Rule R3 for what is led here; what finds out, when awaited, whether the rest has changed."""
+        transaction, router = self._transaction, self._coordinator.router
+        far: list[Callable[[], Awaitable[bool]]] = []
         txn, since, until = transaction.id, transaction.snapshot, self._timestamp
         # A shard that is not led here has lost its marks, and may have entries that are not applied yet (rule R6).
         for key in reads.keys:
             participant = router.shard_of(key)
-            if not participant.term or participant.key_changed(key, txn, since, until):
+            if participant.remote is not None and participant.term:
+                far.append(partial(participant.key_changed_elsewhere, key, txn, since, until))
+            elif not participant.term or participant.key_changed(key, txn, since, until):
                 raise _dependency_failure()
         for start, end in reads.spans:
             for participant, low, high in router.shards_of(start, end):
-                if not participant.term or participant.span_changed(low, high, txn, since, until):
+                if participant.remote is not None and participant.term:
+                    far.append(
+                        partial(participant.span_changed_elsewhere, low, high, txn, since, until)
+                    )
+                elif not participant.term or participant.span_changed(low, high, txn, since, until):
                     raise _dependency_failure()
+        return far
 
-    def _validate_locks(self) -> None:
+    async def _validate_locks(self) -> None:
         """Rule R4, and R3 for rows locked but not written.
 
         A lock that was held without a break in the leader's memory vouches for its row; where the leader
@@ -234,13 +249,13 @@ class CommitProcess:
         broken = [
             (key, held)
             for key, held in transaction.locks.items()
-            if held.term != held.participant.replica.serving_term
+            if held.term != held.participant.term
         ]
         for key, held in broken:
             participant = self._coordinator.router.shard_of(key)
             if not participant.term:
                 raise serialization_failure()
-            if not participant.versions_unchanged([(key, held.version)], transaction.id):
+            if not await participant.version_unchanged(key, held.version, transaction.id):
                 raise serialization_failure()
             if not participant.locks.acquire(key, transaction.id, held.strength):
                 raise serialization_failure()
@@ -333,7 +348,7 @@ class CommitProcess:
         for part in self._prepared_parts:
             part.current_mark().committed = True
         for part, command in self._resolutions(self._prepared_parts, self._timestamp):
-            part.participant.replica.defer(command, self._on_resolved(part, command.keys))
+            part.participant.defer(command, self._on_resolved(part, command.keys))
 
     def _resolutions(
         self, parts: Sequence[_Part], timestamp: Timestamp
@@ -362,7 +377,7 @@ class CommitProcess:
                     0
                 ]  # its record is where the key is by now (rule R5)
                 home = self._coordinator.router.shard_of(anchor)
-                home.replica.defer(Forget(self._transaction.id, anchor), _ignore)
+                home.defer(Forget(self._transaction.id, anchor), _ignore)
 
         return resolved
 

@@ -89,15 +89,21 @@ class CommitKeyCollector:
         for bucket in range(BUCKETS):
             start = commit_key_prefix(bucket)
             end = prefix_end(start)
-            while keys := self._old(start, end, horizon):
+            while keys := await self._old(start, end, horizon):
                 total += await self._remove(keys, horizon)
                 start = keys[-1] + b"\x00"
         return total
 
-    def _old(self, start: bytes, end: bytes, horizon: Timestamp) -> list[bytes]:
+    async def _old(self, start: bytes, end: bytes, horizon: Timestamp) -> list[bytes]:
         for participant, low, high in self._coordinator.router.shards_of(start, end):
-            found = participant.open_scan(low, high, horizon, reverse=False)
-            keys = [key for key, _, _ in islice(found, RECORDS_A_TRANSACTION)]
+            if participant.remote is not None:
+                page = await participant.remote.scan(
+                    ((low, high),), horizon, RECORDS_A_TRANSACTION, reverse=False
+                )
+                keys = [key for key, _, _ in page.rows]
+            else:
+                found = participant.open_scan(low, high, horizon, reverse=False)
+                keys = [key for key, _, _ in islice(found, RECORDS_A_TRANSACTION)]
             if keys:
                 return keys
         return []

@@ -166,13 +166,16 @@ class Coordinator:
             return None
         return participant.newest(key)
 
-    def fetch(self, keys: Iterable[bytes]) -> None:
+    async def fetch(self, keys: Iterable[bytes]) -> None:
         """Have the newest versions of many keys at hand, for locking them; see `Participant.fetch`."""
         shards: dict[Participant, list[bytes]] = {}
         for key in keys:
             shards.setdefault(self.router.shard_of(key), []).append(key)
         for participant, wanted in shards.items():
-            participant.fetch(wanted)
+            if participant.remote is None:
+                participant.fetch(wanted)
+            elif participant.term:
+                await participant.remote.fetch(wanted)
 
     async def read_latest(self, key: bytes) -> bytes | None:
         """The newest committed value: a strong read of one key, which needs no timestamp."""

@@ -21,6 +21,8 @@ from typing import NamedTuple
 from shardforge.ids import Timestamp
 from shardforge.storage import mvcc
 from shardforge.txn.coordinator import Coordinator
+from shardforge.txn.participant import Participant
+from shardforge.txn.reads import read_settled
 
 HINTS_MAX = 50_000
 BATCH = 500
@@ -156,25 +158,23 @@ class Feed:
         looked = 0
         for start, end in self._spans:
             for participant, low, high in self._coordinator.router.walk(start, end):
-                engine = participant.replica.engine
-                for version in mvcc.versions_in(engine, low, high, self.position, until):
+                async for key, timestamp in versions(participant, low, high, self.position, until):
                     looked += 1
                     if looked % VERSIONS_A_TURN == 0:
                         await asyncio.sleep(0)
-                    if version.timestamp > until or not (
-                        self._owns is None or self._owns(version.key)
-                    ):
+                    if timestamp > until or not (self._owns is None or self._owns(key)):
                         continue
-                    found.append((Timestamp(version.timestamp), version.key))
+                    found.append((timestamp, key))
                     if len(found) > 2 * self._hints_max:
                         found, until = _first(found, self._hints_max)
         return sorted(place for place in found if place[0] <= until), until
 
-    def _read(self, place: Place) -> Change:
+    async def _read(self, place: Place) -> Change:
         timestamp, key = place
-        engine = self._coordinator.router.shard_of(key).replica.engine
-        after = mvcc.read(engine, key, timestamp)
-        return Change(timestamp, key, mvcc.read(engine, key, timestamp - 1), after)
+        router = self._coordinator.router
+        after = await read_settled(router, key, timestamp)
+        before = await read_settled(router, key, Timestamp(timestamp - 1))
+        return Change(timestamp, key, before, after)
 
     def _advance(self, position: Timestamp) -> None:
         if position > self.position:
@@ -182,6 +182,21 @@ class Feed:
             snapshots.pin(position)
             snapshots.unpin(self.position)
             self.position = position
+
+
+async def versions(
+    participant: Participant, start: bytes, end: bytes, since: Timestamp, until: Timestamp
+) -> AsyncIterator[tuple[bytes, Timestamp]]:
+    """(key, timestamp) of versions of a shard's keys, wherever it is led."""
+    if participant.remote is None:
+        for version in mvcc.versions_in(participant.replica.engine, start, end, since, until):
+            yield version.key, Timestamp(version.timestamp)
+        return
+    while start:
+        page = await participant.remote.versions_in(start, end, since, until)
+        for key, timestamp in page.found:
+            yield key, Timestamp(timestamp)
+        start = page.resume
 
 
 def _set(waiter: asyncio.Future[bool], committed: bool) -> None:
@@ -204,7 +219,7 @@ async def changes(feed: Feed) -> AsyncIterator[list[Change]]:
     while feed.position < until:
         places, reached = await feed._places(until)
         for at in range(0, len(places), BATCH):
-            read = [feed._read(place) for place in places[at : at + BATCH]]
+            read = [await feed._read(place) for place in places[at : at + BATCH]]
             batch = [c for c in read if c.before is not None or c.after is not None]
             if batch:
                 yield batch

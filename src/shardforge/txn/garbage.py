@@ -12,19 +12,21 @@ Invariant: of each key, the newest version at or before the horizon stays, unles
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from shardforge.errors import StorageError
+from shardforge.errors import ConsensusError, StorageError
 from shardforge.ids import ShardId, Timestamp
 from shardforge.keys import prefix_end
 from shardforge.ports import Blocking, Clock
 from shardforge.shard.command import Collect, Outcome
+from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.router import Router
 from shardforge.storage import mvcc
-from shardforge.txn.participant import LedReplica, Participant
+from shardforge.txn.participant import Participant
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import HeldLock, Transaction
 
@@ -39,6 +41,9 @@ WRITES_A_TURN = 5_000
 SWEEP_PAIRS = 2000
 SWEEP_PAUSE_SECONDS = 0.1
 SWEEP_DELAY_SECONDS = 60.0
+
+
+logger = logging.getLogger("shardforge.garbage")
 
 
 class _Superseded(NamedTuple):
@@ -66,23 +71,24 @@ class GarbageCollector:
         self._clock = clock
         self._blocking = blocking
         self._retention_us = retention_us
-        self._queues: dict[ShardId, tuple[LedReplica, deque[_Superseded]]] = {
-            shard.replica.id: (shard.replica, deque()) for shard in router.shards
+        self._queues: dict[ShardId, deque[_Superseded]] = {
+            shard.replica.id: deque() for shard in router.shards
         }
+        self._unswept: set[ShardId] = set()
+        """Shards elsewhere with deleted rows, which only a look at all versions finds."""
         self.collected = 0
         self.kept_from = newest_timestamp()
         """Everything that a reader from here on needs is there; unknown before what was given last at the start."""
 
-    def divided(self, parent: ShardId, child: LedReplica) -> None:
+    def divided(self, parent: ShardId, child: ShardDescriptor) -> None:
         """A shard was split: what is known of keys that are the child's goes with them."""
-        span = child.descriptor.span
-        replica, queue = self._queues[parent]
-        self._queues[parent] = (replica, deque(one for one in queue if one.key not in span))
-        self._queues[child.id] = (child, deque(one for one in queue if one.key in span))
+        queue = self._queues[parent]
+        self._queues[parent] = deque(one for one in queue if one.key not in child.span)
+        self._queues[child.id] = deque(one for one in queue if one.key in child.span)
 
     def __len__(self) -> int:
         """How many versions are known to become garbage."""
-        return sum(len(queue) for _, queue in self._queues.values())
+        return sum(map(len, self._queues.values()))
 
     def superseded(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """Note what the transaction's writes, applied at `timestamp`, make garbage."""
@@ -111,7 +117,7 @@ class GarbageCollector:
                 continue
             else:
                 entry = _Superseded(timestamp, key, held.version)
-            self._queues[shard_of(key).replica.id][1].append(entry)
+            self._queues[shard_of(key).replica.id].append(entry)
 
     def horizon(self, *, retained: bool = True) -> Timestamp:
         """No reader, now or later, reads below it."""
@@ -124,28 +130,31 @@ class GarbageCollector:
         """Propose the removal of what is garbage now; the number of engine keys."""
         total = 0
         horizon = self.horizon()
-        for replica, queue in list(self._queues.values()):
+        for participant in self._router.shards:
+            queue = self._queues[participant.replica.id]
             limit = self.horizon(retained=False) if len(queue) > QUEUE_MAX else horizon
             for _ in range(COMMANDS_PER_TURN):
-                keys = self._take(replica, queue, limit)
+                keys = self._take(participant, queue, limit)
                 if not keys:
                     break
                 self.kept_from = max(self.kept_from, limit)
                 total += len(keys)
-                replica.defer(Collect(keys, limit), _ignore)
+                participant.defer(Collect(keys, limit), _ignore)
         self.collected += total
         return total
 
     def _take(
-        self, replica: LedReplica, queue: deque[_Superseded], horizon: Timestamp
+        self, participant: Participant, queue: deque[_Superseded], horizon: Timestamp
     ) -> list[bytes]:
         keys: list[bytes] = []
         while queue and queue[0].since <= horizon and len(keys) < KEYS_PER_COMMAND:
             _, key, version = queue.popleft()
             if version is not None:
                 keys.append(mvcc.put_version(key, version, b"")[0])
+            elif participant.remote is not None:
+                self._unswept.add(participant.replica.id)
             else:
-                found = mvcc.garbage(replica.engine, key, prefix_end(key), horizon)
+                found = mvcc.garbage(participant.replica.engine, key, prefix_end(key), horizon)
                 keys += [engine_key for engine_key, _ in found.batch]
         return keys
 
@@ -156,13 +165,39 @@ class GarbageCollector:
             self.collect()
 
     async def run_sweeps(self) -> None:
-        """Sweep every shard once, some time after the start; slowly, beside other work."""
+        """Sweep every shard once, some time after the start; slowly, beside other work; then those that need it."""
         await self._clock.sleep(SWEEP_DELAY_SECONDS)
-        for replica, _ in list(self._queues.values()):
-            await self.sweep(replica)
+        for participant in list(self._router.shards):
+            await self.sweep(participant)
+        while True:
+            await self._clock.sleep(SWEEP_DELAY_SECONDS)
+            unswept, self._unswept = self._unswept, set()
+            for participant in list(self._router.shards):
+                if participant.replica.id in unswept:
+                    await self.sweep(participant)
 
-    async def sweep(self, replica: LedReplica) -> None:
+    async def sweep(self, participant: Participant) -> None:
         """Look at every version of a shard once, and collect what is garbage."""
+        if participant.remote is None:
+            await self._sweep_here(participant)
+            return
+        at = participant.descriptor.span.start
+        while participant.term:
+            horizon = self.horizon()
+            self.kept_from = max(self.kept_from, horizon)
+            try:
+                swept = await participant.remote.sweep(at, horizon, SWEEP_PAIRS)
+            except ConsensusError as error:
+                logger.debug("shard %d is not swept now: %s", participant.replica.id, error)
+                return
+            self.collected += swept.collected
+            if not swept.resume:
+                return
+            at = swept.resume
+            await self._clock.sleep(SWEEP_PAUSE_SECONDS)
+
+    async def _sweep_here(self, participant: Participant) -> None:
+        replica = participant.replica
         span = replica.descriptor.span
         at: bytes | None = span.start
         while at is not None and replica.serving_term:
@@ -180,7 +215,7 @@ class GarbageCollector:
                 return  # it was closed on the way: the shard is not this node's any more
             if found.batch:
                 self.collected += len(found.batch)
-                replica.defer(Collect([key for key, _ in found.batch], horizon), _ignore)
+                participant.defer(Collect([key for key, _ in found.batch], horizon), _ignore)
             at = found.resume
             if at is not None:
                 await self._clock.sleep(SWEEP_PAUSE_SECONDS)

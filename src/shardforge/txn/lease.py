@@ -1,8 +1,9 @@
-"""Whether this node may answer reads of every shard alone, as their leader: the lease of the strong reads.
+"""Whether this node is the one that serves: the lease of the meta shard's leader, on which strong reads rest.
 
-A read is linearizable when the lease is held at some moment after it began: until then no other node can have
-committed anything. So it is asked once a read without a timestamp, and once a timestamp drawn, and what was found is
-kept until it ends. Whatever may end it early (a transfer, a new member, a lost leadership) drops what is kept.
+A read is linearizable when the lease is held at some moment after it began: until then no other node can have begun to
+serve, and nobody else commits, whoever leads the other shards. So it is asked once a read without a timestamp, and once
+a timestamp drawn, and what was found is kept until it ends. Whatever may end it early (a transfer, a new member, a
+lost leadership) drops what is kept.
 Source: design section 5; Ongaro's thesis, section 6.4.1.
 """
 
@@ -15,7 +16,7 @@ from shardforge.shard.replica import Replica
 
 
 class Lease:
-    """The leases of all shards of a node together."""
+    """The lease of the node that serves."""
 
     __slots__ = ("_host", "_now_ns", "_until_us")
 
@@ -44,7 +45,7 @@ class Lease:
     async def wait(self) -> None:
         """Return when the lease is held. Raises ConsensusError 57P03 when another node may lead."""
         while not self.held():
-            if not self._host.leads_living:
+            if not self._host.meta_leads:
                 raise ConsensusError(
                     "this node does not lead the cluster any more",
                     hint="Connect again: the connection will be served by the node that leads.",

@@ -14,9 +14,11 @@ from itertools import islice
 from sortedcontainers import SortedList
 
 from shardforge.errors import ConsensusError
-from shardforge.ids import Timestamp
+from shardforge.ids import INFINITY, Timestamp
 from shardforge.shard.pending import Mark
+from shardforge.shard.remote.replica import RemoteReplica, StaleSpanError
 from shardforge.shard.router import Router
+from shardforge.storage.newest_cache import Entry
 from shardforge.txn.participant import Participant
 
 CHUNK_MIN = 64
@@ -101,11 +103,21 @@ async def settled(
     while True:
         participant = router.shard_of(key)
         if not participant.term:
-            participant.check_serving()
+            await begun(participant)
+            continue
         mark = participant.visible(key, timestamp)
         if mark is None or mark.committed:
             return participant, mark
         await wait_for(mark)
+
+
+async def begun(participant: Participant) -> None:
+    """Return when the shard is served, or it is worth looking up again. Raises ConsensusError 57P03."""
+    remote = participant.remote
+    if remote is None or participant.closed:
+        participant.check_serving()
+    else:
+        await remote.begun()
 
 
 async def wait_for(mark: Mark) -> None:
@@ -120,15 +132,36 @@ async def wait_for(mark: Mark) -> None:
     await future
 
 
+async def newest_settled(router: Router[Participant], key: bytes) -> Entry:
+    """The newest committed version of `key`, whatever it takes to know it."""
+    while True:
+        participant, mark = await settled(router, key, INFINITY)
+        if mark is not None:
+            assert mark.values is not None, "a committed mark has its values"
+            return mark.timestamp, mark.values[key]
+        if participant.remote is None:
+            return participant.newest(key)
+        try:
+            return await participant.newest_of(key)
+        except StaleSpanError:
+            await participant.remote.moved()
+
+
 async def read_settled(
     router: Router[Participant], key: bytes, timestamp: Timestamp
 ) -> bytes | None:
     """The value of `key` at `timestamp`, whatever it takes to know it."""
-    participant, mark = await settled(router, key, timestamp)
-    if mark is None:
-        return participant.read_now(key, timestamp)
-    assert mark.values is not None, "a committed mark has its values"
-    return mark.values[key]
+    while True:
+        participant, mark = await settled(router, key, timestamp)
+        if mark is not None:
+            assert mark.values is not None, "a committed mark has its values"
+            return mark.values[key]
+        if participant.remote is None:
+            return participant.read_now(key, timestamp)
+        try:
+            return await participant.read(key, timestamp)
+        except StaleSpanError:
+            await participant.remote.moved()
 
 
 async def settled_part(
@@ -142,7 +175,8 @@ async def settled_part(
         participant, low, high = router.part(start, end, reverse=reverse)
         overlay: dict[bytes, bytes | None] = {}
         if not participant.term:
-            participant.check_serving()
+            await begun(participant)
+            continue
         if not participant.pending.marks:
             return participant, low, high, overlay
         marks = participant.pending.visible_in(low, high, timestamp)
@@ -171,6 +205,11 @@ async def scan_span(
     The engine's iterator is a state of the moment when no open mark was visible (`settled_part`, just before);
     whatever is marked later draws a timestamp above the reader's, so one look at the marks is enough.
     """
+    if participant.remote is not None:
+        pages = _pages(participant.remote, start, end, timestamp, reverse=reverse, rows=first_chunk)
+        async for chunk in _merged(pages, overlay, reverse=reverse):
+            yield chunk
+        return
     versions = participant.open_scan(start, end, timestamp, reverse=reverse)
     rows: Iterator[tuple[bytes, bytes]] = ((key, value) for key, _, value in versions)
     if overlay:
@@ -186,6 +225,50 @@ async def scan_span(
             since_yield = 0
             await asyncio.sleep(0)
         size = min(size * 4, CHUNK_MAX)
+
+
+async def _pages(
+    remote: RemoteReplica,
+    start: bytes,
+    end: bytes,
+    timestamp: Timestamp,
+    *,
+    reverse: bool,
+    rows: int,
+) -> AsyncIterator[tuple[Chunk, bytes]]:
+    """Chunks of a span of a shard elsewhere, each with the bound up to which it is all that there is."""
+    while True:
+        page = await remote.scan(((start, end),), timestamp, rows, reverse=reverse)
+        chunk = [(key, value) for key, _, value in page.rows]
+        if page.position < 0:
+            yield chunk, start if reverse else end
+            return
+        if reverse:
+            end = page.bound
+        else:
+            start = page.bound + b"\x00"
+        yield chunk, end if reverse else start
+        rows = min(rows * 4, CHUNK_MAX)
+
+
+async def _merged(
+    pages: AsyncIterator[tuple[Chunk, bytes]],
+    overlay: Mapping[bytes, bytes | None],
+    *,
+    reverse: bool,
+) -> AsyncIterator[Chunk]:
+    """The pages with what lies over them."""
+    over = sorted(overlay.items(), reverse=reverse)
+    at = 0
+    async for chunk, bound in pages:
+        upto = at
+        while upto < len(over) and (over[upto][0] >= bound if reverse else over[upto][0] < bound):
+            upto += 1
+        part = over[at:upto]
+        at = upto
+        merged = list(_merge(iter(chunk), part, reverse=reverse)) if part else chunk
+        if merged:
+            yield merged
 
 
 def _merge(

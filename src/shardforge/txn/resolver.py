@@ -13,17 +13,14 @@ from collections.abc import Callable, Container
 
 from shardforge.ids import TxnId
 from shardforge.shard.command import (
-    WINDOW_RECORD,
     AbortRecord,
     Command,
     Forget,
     Outcome,
     Record,
     Resolve,
-    record_of,
 )
 from shardforge.shard.router import Router
-from shardforge.storage import mvcc
 from shardforge.txn.participant import Participant
 
 KEYS_A_COMMAND = 1000
@@ -67,9 +64,9 @@ class Resolver:
         home = None
         while home is not self._router.shard_of(anchor):  # it may be split meanwhile
             home = self._router.shard_of(anchor)
-            if record_of(home.replica.engine, anchor, txn) is None:
+            if await home.record(anchor, txn) is None:
                 await _propose(home, AbortRecord(txn, anchor))
-            record = record_of(home.replica.engine, anchor, txn)
+            record = await home.record(anchor, txn)
             if record is not None:
                 return record
         return None
@@ -105,13 +102,9 @@ class Resolver:
 
     async def _forget_spent_records(self) -> None:
         for participant in self._router.shards:
-            span = participant.descriptor.span
-            spent = [
-                (TxnId(found.txn_id), found.anchor)
-                for found in mvcc.records(participant.replica.engine, span.start, span.end)
-                if found.txn_id != WINDOW_RECORD and self._is_spent(TxnId(found.txn_id))
-            ]
-            for txn, anchor in spent:
+            if not participant.term:
+                continue
+            for txn, anchor in await participant.records():
                 if self._is_spent(txn):
                     await _propose(participant, Forget(txn, anchor))
 

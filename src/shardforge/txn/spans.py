@@ -2,16 +2,20 @@
 
 `Transaction.scan` is the general way, and is what a span falls back to when something has to be merged or waited for:
 own writes in it, open marks in its shard, a span over several shards, or a transaction that remembers what it reads.
+Spans of one shard that is led elsewhere are asked for together, a page of rows a message.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from shardforge.ids import Timestamp
+from shardforge.shard.remote.replica import RemoteReplica, StaleSpanError
 from shardforge.storage.engine import Snapshot
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import (
@@ -42,12 +46,25 @@ async def scan_spans(
     found: Chunk = []
     since_yield = 0
     try:
-        for start, end in spans:
+        left = deque(spans)
+        while left:
+            far = far_run(transaction, coordinator, left)
+            if far is not None:
+                if found:
+                    yield found
+                    found = []
+                async for chunk in _far_pages(far, left, timestamp, reverse=reverse):
+                    yield chunk
+                continue
+            start, end = left.popleft()
             parts = coordinator.router.shards_of(start, end)
             participant = parts[0][0]
             simple = len(parts) == 1 and transaction.reads is None
             view = views.get(participant)
-            if simple and view is None and participant.term and not participant.pending.marks:
+            if (
+                simple and view is None and participant.local and participant.term
+                and not participant.pending.marks
+            ):  # fmt: skip
                 # Whatever is marked later draws a timestamp above this reader's.
                 view = views[participant] = participant.view()
             if view is None or not simple or transaction.writes.in_span(start, end):
@@ -77,6 +94,55 @@ async def scan_spans(
         for view in views.values():
             view.close()
         coordinator.snapshots.unpin(timestamp)
+
+
+def far_run(
+    transaction: Transaction, coordinator: Coordinator, spans: Iterable[tuple[bytes, bytes]]
+) -> tuple[RemoteReplica, int] | None:
+    """The shard elsewhere that holds the first of the spans, and how many of them can be asked for together."""
+    if transaction.reads is not None:
+        return None
+    found: Participant | None = None
+    count = 0
+    for start, end in spans:
+        participant, _, high = coordinator.router.part(start, end)
+        if participant.remote is None or not participant.term or participant.pending.marks:
+            break
+        if (found is not None and participant is not found) or high < end:
+            break
+        if transaction.writes.in_span(start, end):
+            break
+        found = participant
+        count += 1
+    if found is None or found.remote is None:
+        return None
+    return found.remote, count
+
+
+async def _far_pages(
+    far: tuple[RemoteReplica, int],
+    left: deque[tuple[bytes, bytes]],
+    timestamp: Timestamp,
+    *,
+    reverse: bool,
+) -> AsyncGenerator[Chunk, None]:
+    """Pages of rows of the first spans of `left`, which keeps what has not been read."""
+    remote, count = far
+    rest = [left.popleft() for _ in range(count)]
+    try:
+        while rest:
+            page = await remote.scan(rest, timestamp, CHUNK_MAX, reverse=reverse)
+            if page.position < 0:
+                rest = []
+            else:
+                (start, end), bound = rest[page.position], page.bound
+                rest[: page.position + 1] = [(start, bound) if reverse else (bound + b"\x00", end)]
+            if page.rows:
+                yield [(key, value) for key, _, value in page.rows]
+    except StaleSpanError:
+        await remote.moved()
+    finally:
+        left.extendleft(reversed(rest))
 
 
 async def scan(
@@ -117,15 +183,24 @@ async def scan(
                 reverse=reverse,
                 first_chunk=CHUNK_MIN if left is None else max(1, min(left, CHUNK_MIN)),
             )
-            async for found in chunks:
-                chunk = found if left is None else found[:left]
-                if span is not None:
-                    _grow(span, chunk[-1][0], reverse=reverse)
-                yield chunk
-                if left is not None:
-                    left -= len(chunk)
-                    if left <= 0:
-                        return
+            try:
+                async for found in chunks:
+                    chunk = found if left is None else found[:left]
+                    if span is not None:
+                        _grow(span, chunk[-1][0], reverse=reverse)
+                    if reverse:
+                        last = chunk[-1][0]
+                    else:
+                        first = chunk[-1][0] + b"\x00"
+                    yield chunk
+                    if left is not None:
+                        left -= len(chunk)
+                        if left <= 0:
+                            return
+            except StaleSpanError:
+                assert participant.remote is not None, "it is led elsewhere"
+                await participant.remote.moved()
+                continue
             if reverse:
                 last = low
             else:

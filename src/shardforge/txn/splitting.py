@@ -1,32 +1,41 @@
-"""Splitting a shard where it is led: commits stand still for a moment, the shard is cut, and all goes on in two.
+"""Splitting a shard: commits stand still for a moment, the shard is cut where it is led, and all goes on in two.
 
-What one leader knows of its shard in memory is bound to the keys. Row locks are one table for all shards, and stay.
+What the serving node knows of a shard in memory is bound to the keys. Row locks are one table for all shards, and stay.
 Commits under way, with their marks, parts and records half written, are the one thing that would have to be torn in
-two: so none is under way when the Split is proposed. New ones wait at a fence, those that began before are waited
-for. When the entry is applied, the new map is in force in the same moment (`Store`), and the fence goes.
+two: so none is under way when the shard is cut. New ones wait at a fence, those that began before are waited
+for. The fence goes when the new map is in force.
 
-Invariant: from the moment at which a Split is proposed until it is applied, refused or lost, no mark is set in the
+Of a shard elsewhere the answer may be lost, and the message late. Then the cut is asked for until it is done: as long
+as one may yet be carried out, the fence stands.
+
+Invariant: from the moment at which a cut is asked for until it is done, or can be done no more, no mark is set in the
 shard, and no command of a commit is on its way to it. What would break it is refused by the shard (`Application`).
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
-from shardforge.errors import ConsensusError, QueryError
-from shardforge.ids import META_SHARD, NodeId, ShardId
+from shardforge.errors import ConsensusError, DatabaseError, QueryError
+from shardforge.ids import META_SHARD, ShardId
 from shardforge.ports import Clock
-from shardforge.shard.command import Outcome, Split
+from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.participant import Participant
+from shardforge.txn.store import Store
 
 DRAIN_SECONDS = 0.25
 """How long commits under way are waited for; a larger one may take more, and then the split is for later."""
 POLL_SECONDS = 0.001
+RETRY_SECONDS = 0.1
+
+Cut = Callable[[int], Awaitable[ShardDescriptor]]
+"""Asks the leader to cut, the epoch being given: what the shard is then. Raises DatabaseError: that is not known."""
 
 
 def participant_of(coordinator: Coordinator, shard: ShardId) -> Participant:
-    """The shard as it is led here. Raises QueryError 42704 when there is none, 0A000 for the meta shard."""
+    """The shard as it is served here. Raises QueryError 42704 when there is none, 0A000 for the meta shard."""
     for participant in coordinator.router.shards:
         if participant.replica.id == shard:
             if shard == META_SHARD:
@@ -36,32 +45,55 @@ def participant_of(coordinator: Coordinator, shard: ShardId) -> Participant:
 
 
 async def split(
-    coordinator: Coordinator, clock: Clock, shard: ShardId, at: bytes, child: ShardId, node: NodeId
+    store: Store, clock: Clock, shard: ShardId, at: bytes, child: ShardId, cut: Cut
 ) -> None:
     """Split a shard at a key; the upper part becomes `child`, an id never used before.
 
     Raises: QueryError 22023 when the key is not inside; ConsensusError 57P03 when it could not be done now, or is
     done without anybody here knowing it.
     """
+    coordinator = store.coordinator
     participant = participant_of(coordinator, shard)
     span = participant.descriptor.span
     if not span.start < at < span.end:
         raise QueryError(f"the key is not inside shard {shard}", "22023")
     with coordinator.fences.around(span):
-        await _drained(coordinator, clock, participant)
-        descriptor = participant.descriptor
-        if at not in descriptor.span:
+        await drained(coordinator, clock, participant)
+        before = participant.descriptor
+        if not before.span.start < at < before.span.end:
             raise ConsensusError(f"shard {shard} was split meanwhile", hint="Try again.")
-        term = participant.term
-        command = Split(child, at, descriptor.epoch + 1, node, term)
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        participant.propose(command, lambda o: None if outcome.done() else outcome.set_result(o))
-        found = await asyncio.shield(outcome)
-    if found is not Outcome.APPLIED:
-        raise ConsensusError(f"shard {shard} could not be split: {found.value}", hint="Try again.")
+        after = await _cut_for_sure(store, clock, shard, cut, before.epoch + 1)
+        if participant.remote is not None:
+            _, high = before.span.divide(at)
+            participant.remote.descriptor = after
+            store.admit(shard, ShardDescriptor(child, high, after.epoch))
 
 
-async def _drained(coordinator: Coordinator, clock: Clock, participant: Participant) -> None:
+async def _cut_for_sure(
+    store: Store, clock: Clock, shard: ShardId, cut: Cut, epoch: int
+) -> ShardDescriptor:
+    """Cut, or know that it will not be done."""
+    doubtful = False
+    while True:
+        try:
+            after = await cut(epoch)
+        except DatabaseError:
+            doubtful = True
+        else:
+            if after.epoch == epoch:
+                return after
+            if not doubtful:
+                _refuse(f"shard {shard} could not be split: its members are changing")
+        if not store.stands:
+            _refuse(f"shard {shard} may be split, by the time that another node serves")
+        await clock.sleep(RETRY_SECONDS)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConsensusError(message, hint="Try again.")
+
+
+async def drained(coordinator: Coordinator, clock: Clock, participant: Participant) -> None:
     """Return when no commit is under way that began before the fence, and no mark is left in the shard."""
     before = set(coordinator.committing)
     until = clock.monotonic_ns() + int(DRAIN_SECONDS * 1e9)
@@ -72,3 +104,5 @@ async def _drained(coordinator: Coordinator, clock: Clock, participant: Particip
                 hint="Try again in a moment.",
             )
         await clock.sleep(POLL_SECONDS)
+    if participant.remote is not None:
+        await participant.remote.idle()

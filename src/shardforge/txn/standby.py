@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 from shardforge.errors import ConsensusError, TransactionError
 from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
-from shardforge.shard.command import Command, Outcome
+from shardforge.shard.command import Command, Outcome, Prepared, nothing_prepared
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
-from shardforge.shard.pending import Pending
 from shardforge.shard.proposals import Done
 from shardforge.shard.replica import Replica
 from shardforge.shard.router import Router
@@ -41,11 +40,12 @@ class FrozenReplica:
         self.descriptor: ShardDescriptor = replica.descriptor
         self.engine = replica.engine
         self.cache = NewestCache(CACHE_BYTES)
-        self.pending = Pending()
+        self.prepared: Prepared = nothing_prepared
         self.lead: NodeId | None = None
         self.members = replica.members
         self.size_bytes = replica.size_bytes
         self.serving_term = 1
+        self.index = replica.applied
         self.failure: Exception | None = None
 
     def propose(

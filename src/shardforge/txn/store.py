@@ -9,35 +9,53 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from shardforge.config import Config
-from shardforge.ids import NodeId
+from shardforge.errors import ConsensusError, DatabaseError
+from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.bootstrap import joined_shards, open_shards
 from shardforge.shard.consensus import Timing
-from shardforge.shard.descriptor import ShardDescriptor, initial_shards
+from shardforge.shard.descriptor import ShardDescriptor, initial_shards, tiles
 from shardforge.shard.files import DiskFiles, MemoryFiles, Shelf
 from shardforge.shard.host import FilesOf, Host
+from shardforge.shard.machine import nothing_lost
 from shardforge.shard.peers import NoPeers
+from shardforge.shard.remote.replica import Neighbours, RemoteReplica
 from shardforge.shard.replica import Replica
 from shardforge.shard.router import Router
 from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage.engine import Compression
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.rocksdb import SharedMemory
+from shardforge.txn.attach import begin_here, new_tenure, recover_marks
 from shardforge.txn.commit_keys import CommitKeyCollector
-from shardforge.txn.coordinator import Coordinator
+from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, WaitPolicy
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.lease import Lease
 from shardforge.txn.locks import LockTable
 from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
 from shardforge.txn.resolver import Resolver
+from shardforge.txn.shardmap import (
+    ShardRow,
+    born,
+    descriptor_of,
+    encode_row,
+    existing,
+    load_rows,
+    row_of,
+    shard_key,
+)
 from shardforge.txn.snapshots import Snapshots
 
 Metrics = dict[str, int]
+
+NeighboursOf = Callable[[int], Neighbours]
+"""Those of a tenure."""
 
 logger = logging.getLogger("shardforge.store")
 
@@ -48,22 +66,27 @@ def newest_cache_bytes(config: Config) -> int:
 
 
 class Store:
-    """A running store. Made by `open_store`."""
+    """A running store: one tenure. Made by `store_of`."""
 
     def __init__(
         self,
         host: Host,
-        node: NodeId,
+        tenure: int,
+        shards: Iterable[ShardDescriptor],
         clock: Clock,
         blocking: Blocking,
         retention_us: int,
+        neighbours: NeighboursOf | None,
         *,
         asynchronous: bool,
     ) -> None:
+        """`neighbours`: how shards that are not led here are reached; None where all of them are."""
         self.host = host
-        self._locks = LockTable()
-        self.participants = [Participant(replica, self._locks) for replica in host.replicas]
-        self.router = Router(self.participants)
+        self.tenure = tenure
+        self.neighbours = None if neighbours is None else neighbours(tenure)
+        self._term = host.meta.serving_term
+        self.locks = LockTable()
+        self.router = Router([self._participant(shard) for shard in shards])
         self.snapshots = Snapshots()
         self._clock = clock
         self.lease = Lease(host, clock)
@@ -72,25 +95,177 @@ class Store:
             self.router, self.snapshots, lambda: self.oracle.last, clock, blocking, retention_us
         )
         self.coordinator = Coordinator(
-            node, self.router, self.oracle, self.snapshots, self.garbage, self.lease,
+            host.node, self.router, self.oracle, self.snapshots, self.garbage, self.lease,
             asynchronous=asynchronous,
         )  # fmt: skip
         self.resolver = Resolver(self.router, self.coordinator.committing)
+        self.reshaping = asyncio.Lock()
+        """Held while a shard is split, or another node is to lead it: one at a time."""
+        self.rows: dict[ShardId, ShardRow] = {}
+        """The shard map as it is written down."""
         self._tasks: set[asyncio.Task[None]] = set()
+        host.listen(self._on_change)
         host.listen_to_splits(self._divided)
+        host.listen_to_tenures(self._deposed)
+
+    def _participant(self, shard: ShardDescriptor) -> Participant:
+        replica = self.host.find(shard.id)
+        alone = self.neighbours is None or self.host.alone
+        if replica is not None and (replica.serving_term or alone):
+            participant = Participant(replica, self.locks)
+            replica.recover = partial(recover_marks, participant)
+            return participant
+        assert self.neighbours is not None, "somebody else leads it"
+        return Participant(RemoteReplica(shard, self.neighbours), self.locks)
+
+    @property
+    def participants(self) -> list[Participant]:
+        """Every shard."""
+        return self.router.shards
+
+    @property
+    def stands(self) -> bool:
+        """Whether the tenure goes on: this node leads the meta shard, and what it led of the others."""
+        host = self.host
+        if host.tenure != self.tenure or host.meta.serving_term != self._term:
+            return False
+        return all(
+            participant.replica.serving_term
+            or participant.remote is not None
+            or (participant.replica.failure is not None and host.alone)
+            for participant in self.participants
+        )
+
+    # ---- shards that come, go, and are led by others ---------------------------------------------
+
+    def _on_change(self, replica: Replica) -> None:
+        """A shard that is led here no more takes its marks with it: whoever waits for them asks again."""
+        for participant in self.participants:
+            if participant.replica is replica and not replica.serving_term:
+                participant.pending.clear()  # until `recover`, if it is led here again
+
+    def _deposed(self, tenure: int) -> None:
+        """A younger tenure has begun somewhere: nothing more is ordered in this one."""
+        if tenure > self.tenure:
+            for participant in self.participants:
+                participant.closed = True
 
     def _divided(self, parent: Replica, child: Replica) -> None:
-        """A shard was split: from this moment on its upper part is routed to the child."""
-        self.participants = [*self.participants, Participant(child, self._locks)]
-        self.garbage.divided(parent.id, child)
-        self.router.replace(self.participants)
+        """A shard that is led here was split: from this moment on its upper part is routed to the child."""
+        if any(participant.replica is parent for participant in self.participants):
+            self.admit(parent.id, child.descriptor)
+
+    def admit(self, parent: ShardId, child: ShardDescriptor) -> None:
+        """Route a new shard's keys to it."""
+        participant = self._participant(child)
+        self.garbage.divided(parent, child)
+        self.router.replace([*self.participants, participant])
+        if participant.remote is not None:
+            self._spawn(self.attach(participant))
+
+    async def lead_here(self, before: Participant, replica: Replica) -> None:
+        """A shard that was led elsewhere is led here now. Nothing is under way in it. Raises ConsensusError."""
+        await begin_here(replica, self.tenure)
+        if not replica.serving_term:
+            raise ConsensusError(f"shard {replica.id} is led elsewhere again")
+        self._exchange(before, self._participant(replica.descriptor))
+
+    def lead_elsewhere(self, before: Participant) -> Participant:
+        """A shard that is led here is not any more. Nothing is under way in it; it serves once its leader is found."""
+        assert self.neighbours is not None, "there are others"
+        after = Participant(RemoteReplica(before.descriptor, self.neighbours), self.locks)
+        self._exchange(before, after)
+        self._spawn(self.attach(after))
+        return after
+
+    def _exchange(self, before: Participant, after: Participant) -> None:
+        assert not before.pending.marks, "the shard is fenced off, and drained"
+        self.router.replace([after if one is before else one for one in self.participants])
+        self._let_go(before)
+
+    async def attach(self, participant: Participant) -> None:
+        """Let the tenure begin in a shard elsewhere, and then transactions in."""
+        remote = participant.remote
+        assert remote is not None, "it is led elsewhere"
+        span = remote.descriptor.span
+        await remote.attach()
+        await recover_marks(participant)
+        if remote.descriptor.span != span:
+            self._admit_children(remote.descriptor)
+        remote.open()
+        await self._settle_rows(remote.descriptor)
+        await self.resolver.settle_all()
+
+    def _admit_children(self, parent: ShardDescriptor) -> None:
+        """A shard elsewhere tells that it was split: in an older tenure, which could not write it down any more."""
+        known = {participant.replica.id for participant in self.participants}
+        for row in sorted(self.rows.values(), key=lambda row: row.epoch):
+            if row.parent == parent.id and row.id not in known and born(row, parent):
+                self.admit(parent.id, descriptor_of(row))
 
     def start_background(self) -> None:
         """Settle what a crash left, and collect garbage."""
         self._spawn(self.resolver.settle_all())
+        self._spawn(self._write_map())
+        for participant in self.participants:
+            if participant.remote is not None:
+                self._spawn(self.attach(participant))
         self._spawn(self.garbage.run())
         self._spawn(self.garbage.run_sweeps())
         self._spawn(CommitKeyCollector(self.coordinator, self._clock).run())
+
+    async def _write_map(self) -> None:
+        """Write down what the rows do not say yet."""
+        wrong = [
+            row_of(participant.descriptor)
+            for participant in self.participants
+            if participant.local
+            and self.rows.get(participant.replica.id) != row_of(participant.descriptor)
+        ]
+        try:
+            for participant in self.participants:
+                if participant.local:
+                    await self._settle_rows(participant.descriptor)
+            await self.write_rows(wrong)
+        except DatabaseError as error:
+            logger.warning("the shard map is not written down yet: %s", error)
+
+    async def write_rows(self, rows: Sequence[ShardRow]) -> None:
+        """Write rows of the shard map, all or none. Raises DatabaseError."""
+        if not rows:
+            return
+        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
+        try:
+            keys = [shard_key(row.id) for row in rows]
+            await transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
+            for key, row in zip(keys, rows, strict=True):
+                transaction.put(key, encode_row(row))
+            await transaction.commit()
+        except BaseException:
+            await transaction.rollback()
+            raise
+        self.rows.update((row.id, row) for row in rows)
+
+    async def forget_row(self, shard: ShardId) -> None:
+        """Take back the row of a shard that did not come to be. Raises DatabaseError."""
+        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
+        try:
+            key = shard_key(shard)
+            await transaction.lock([key], LockStrength.UPDATE, WaitPolicy.BLOCK)
+            transaction.delete(key)
+            await transaction.commit()
+        except BaseException:
+            await transaction.rollback()
+            raise
+        self.rows.pop(shard, None)
+
+    async def _settle_rows(self, parent: ShardDescriptor) -> None:
+        """Of shards that an older tenure was splitting from one: write down what became of them."""
+        for row in [row for row in self.rows.values() if row.parent == parent.id]:
+            if born(row, parent):
+                await self.write_rows([row_of(descriptor_of(row)), row_of(parent)])
+            else:
+                await self.forget_row(row.id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -105,8 +280,18 @@ class Store:
     async def end(self) -> None:
         """Stop the background work: this node does not lead any more. The host goes on."""
         self.lease.close()
+        self.host.unlisten(self._on_change)
         self.host.unlisten_to_splits(self._divided)
+        self.host.unlisten_to_tenures(self._deposed)
         await self._stop_background()
+        for participant in self.participants:
+            self._let_go(participant)
+
+    def _let_go(self, participant: Participant) -> None:
+        participant.lose()
+        here = self.host.find(participant.replica.id)
+        if here is participant.replica:
+            here.recover = nothing_lost
 
     async def close(self) -> None:
         """Finish the commits under way and close, host included. A crash instead loses nothing acknowledged."""
@@ -136,8 +321,8 @@ class Store:
             "transactions_active": self.coordinator.active,
             "snapshots_active": len(self.snapshots),
             "deadlocks_total": self.coordinator.waits.deadlocks,
-            "locks_held": len(self._locks),
-            "locks_waiting": self._locks.waiting,
+            "locks_held": len(self.locks),
+            "locks_waiting": self.locks.waiting,
             "shards": len(self.participants),
             "splits_total": self.host.counters.splits,
             "commit_marks": len(every_mark),
@@ -207,12 +392,45 @@ def open_host(
     return host
 
 
-def store_of(host: Host, config: Config, clock: Clock, blocking: Blocking) -> Store:
-    """A store over a host that leads all shards, with its background work begun."""
+async def store_of(
+    host: Host,
+    config: Config,
+    clock: Clock,
+    blocking: Blocking,
+    neighbours: NeighboursOf | None = None,
+) -> Store:
+    """A store over a host that leads the meta shard, with its background work begun.
+
+    Raises: ConsensusError when leadership is lost on the way, or a younger tenure is heard of.
+    """
+    tenure = await new_tenure(host.meta)
+    if tenure < host.tenure:
+        raise ConsensusError("another node serves, or will")
+    host.hear_tenure(tenure)
+    led = [replica for replica in host.replicas if replica.serving_term]
+    begun = await asyncio.gather(
+        *(begin_here(replica, tenure) for replica in led), return_exceptions=True
+    )
+    for failure in begun:
+        if failure is not None:
+            raise failure
+    rows = load_rows(host.meta.engine)
+    known = [replica.descriptor for replica in (led if rows else host.replicas)]
+    shards = existing(rows, known) if rows else known
+    if not tiles(shards):
+        raise ConsensusError("not every shard is known here yet")
     store = Store(
-        host, host.node, clock, blocking, config.storage.gc_retention_sec * 1_000_000,
+        host, tenure, shards, clock, blocking, config.storage.gc_retention_sec * 1_000_000, neighbours,
         asynchronous=config.replication.async_replication,
     )  # fmt: skip
+    store.rows = rows
+    try:
+        for participant in store.participants:
+            if participant.local and participant.term:
+                await recover_marks(participant)
+    except BaseException:
+        await store.end()
+        raise
     store.start_background()
     return store
 
@@ -234,7 +452,7 @@ async def start_store(
     host.open(shards)
     host.start()
     await host.serving()
-    return store_of(host, config, clock, blocking)
+    return await store_of(host, config, clock, blocking)
 
 
 async def open_store(
@@ -251,4 +469,4 @@ async def open_store(
     )  # fmt: skip
     host.start()
     await host.serving()
-    return store_of(host, config, clock, blocking)
+    return await store_of(host, config, clock, blocking)

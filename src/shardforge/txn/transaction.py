@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
-from shardforge.ids import INFINITY, Timestamp, TxnId
+from shardforge.ids import Timestamp, TxnId
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
@@ -24,8 +24,9 @@ from shardforge.txn.reads import (
     Chunk,
     ReadSet,
     WriteBuffer,
+    begun,
+    newest_settled,
     read_settled,
-    settled,
 )
 from shardforge.txn.spans import scan, scan_spans
 
@@ -213,7 +214,7 @@ class Transaction:
         result: list[Locked],
     ) -> None:
         if len(keys) >= _MANY:
-            self._coordinator.fetch(keys)
+            await self._coordinator.fetch(keys)
         for key in keys:
             locked = self._lock_now(key, strength)
             if locked is None:
@@ -268,7 +269,7 @@ class Transaction:
         router = self._coordinator.router
         participant = router.shard_of(key)
         held = self.locks.get(key)
-        broken = held is not None and held.term != participant.replica.serving_term
+        broken = held is not None and held.term != participant.term
         if held is None or held.strength < strength or broken:
             if not await self._acquire(participant, key, strength, policy):
                 return None
@@ -277,14 +278,8 @@ class Transaction:
             participant = router.shard_of(
                 key
             )  # it may have been split while the lock was waited for
-            term = participant.replica.serving_term
-            self._note_lock(key, HeldLock(strength, version, participant, term), held)
-        participant, mark = await settled(router, key, INFINITY)
-        if mark is None:
-            newest = participant.newest(key)
-        else:
-            assert mark.values is not None, "a committed mark has its values"
-            newest = (mark.timestamp, mark.values[key])
+            self._note_lock(key, HeldLock(strength, version, participant, participant.term), held)
+        newest = await newest_settled(router, key)
         if held is not None and broken and held.version != newest[0]:
             raise serialization_failure()  # the row was not locked all the time (rule R4)
         return newest
@@ -310,8 +305,8 @@ class Transaction:
         strength: LockStrength,
         policy: WaitPolicy,
     ) -> bool:
-        if not participant.replica.serving_term:
-            participant.check_serving()
+        if not participant.term:
+            await begun(participant)
         if participant.locks.acquire(key, self.id, strength):
             return True
         if policy is WaitPolicy.SKIP:

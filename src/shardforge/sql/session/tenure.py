@@ -21,7 +21,7 @@ from shardforge.sql.catalog.store import CatalogStore
 from shardforge.sql.session.instance import FOLLOWER_PROCESS_IDS, Instance, PlanCache
 from shardforge.telemetry import Telemetry
 from shardforge.txn.standby import StandbyStore
-from shardforge.txn.store import Store, store_of
+from shardforge.txn.store import NeighboursOf, Store, store_of
 
 
 class Tenure:
@@ -42,13 +42,19 @@ class Tenure:
         """Whether nobody leads, and only the past is read."""
         return bool(self.instance.standby)
 
+    @property
+    def stands(self) -> bool:
+        """Whether what it rests on is still so."""
+        return isinstance(self.store, StandbyStore) or self.store.stands
+
     @classmethod
     async def begin(
         cls, host: Host, config: Config, clock: Clock, blocking: Blocking, telemetry: Telemetry,
         randomness: random.Random, set_log_level: Callable[[str], None], started_us: int,
+        neighbours: NeighboursOf | None = None,
     ) -> Tenure:  # fmt: skip
-        """Load the catalog from shards that all lead here. May be cancelled when they do not any more."""
-        store = store_of(host, config, clock, blocking)
+        """Load the catalog from the meta shard, which leads here. May be cancelled when it does not any more."""
+        store = await store_of(host, config, clock, blocking, neighbours)
         try:
             catalog = await CatalogStore.open(store, default_sharding=config.sharding.strategy)
         except BaseException:

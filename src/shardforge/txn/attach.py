@@ -1,0 +1,79 @@
+"""The beginning of a tenure in a shard: what older ones still send is refused, and what they prepared is known.
+
+A mark of an older tenure is gone with its serving node; its intents are in the shard. They become marks with nobody to
+settle them (orphans), which the resolver does. Until then readers wait for them (rules R2 and R5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from shardforge.errors import ConsensusError
+from shardforge.shard.command import Begin, Collect, Outcome, decode_intent
+from shardforge.shard.pending import Mark
+from shardforge.shard.replica import Replica
+from shardforge.storage import mvcc
+from shardforge.txn.participant import Participant
+
+INTENTS_A_TURN = 5_000
+
+
+async def new_tenure(meta: Replica) -> int:
+    """The number of a tenure that begins now: the index of an entry of the meta shard's log, so each has its own.
+
+    Raises: ConsensusError when the meta shard is not led here any more.
+    """
+    number: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: Outcome) -> None:
+        if not number.done():
+            number.set_result(meta.applied if outcome is Outcome.APPLIED else 0)
+
+    meta.propose(Collect(()), done)
+    if not await number:
+        raise ConsensusError("the meta shard is not led here any more")
+    return number.result()
+
+
+async def begin_here(replica: Replica, tenure: int) -> None:
+    """Let a tenure begin in a shard that is led here. Raises ConsensusError when that is not so any more."""
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    replica.propose(
+        Begin(tenure), lambda found: None if outcome.done() else outcome.set_result(found)
+    )
+    if await outcome is not Outcome.APPLIED:
+        raise ConsensusError(f"shard {replica.id} is not led here any more")
+
+
+async def recover_marks(participant: Participant) -> None:
+    """Remember the transactions whose intents the shard holds. Nobody else writes any meanwhile."""
+    participant.pending.clear()
+    by_txn: dict[int, Mark] = {}
+    async for key, data in _intents(participant):
+        intent = decode_intent(data)
+        mark = by_txn.get(intent.txn)
+        if mark is None:
+            mark = by_txn[intent.txn] = Mark(intent.txn, intent.floor, [])
+            mark.timestamp, mark.anchor = intent.timestamp, intent.anchor
+            mark.orphan, mark.values = True, {}
+        assert isinstance(mark.keys, list)
+        assert isinstance(mark.values, dict)
+        mark.keys.append(key)
+        mark.values[key] = intent.value
+    for mark in by_txn.values():
+        added = participant.pending.add(mark)
+        assert added, "a key has one intent"
+
+
+async def _intents(participant: Participant) -> AsyncIterator[tuple[bytes, bytes]]:
+    span = participant.descriptor.span
+    if participant.remote is not None:
+        for key, data in await participant.remote.pairs(b"i" + span.start, b"i" + span.end):
+            yield key[1:], data
+        return
+    intents = mvcc.intents(participant.replica.engine, span.start, span.end)
+    for seen, (key, data) in enumerate(intents, start=1):
+        yield key, data
+        if seen % INTENTS_A_TURN == 0:
+            await asyncio.sleep(0)

@@ -1,0 +1,87 @@
+"""The shard map: which shards there are, as rows of the meta shard, for a serving node that does not hold them all.
+
+A shard's own state tells its span; the rows tell that it exists. A split writes the child's row before it is proposed,
+with the parent's id in it, and both rows after it is applied. So whoever begins to serve finds every shard: of a child
+whose row still names its parent, the parent's epoch tells whether it came to be.
+PURE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from shardforge.ids import INFINITY, ShardId
+from shardforge.keys import meta_key, prefix_end
+from shardforge.shard.descriptor import ShardDescriptor, Span
+from shardforge.storage import mvcc
+from shardforge.storage.engine import Reader
+
+SHARDS_START: Final = meta_key("shards")
+NOBODY: Final = ShardId(-1)
+
+
+class ShardRow(msgspec.Struct, frozen=True, array_like=True):
+    """One shard, as of the last time that its span was written down."""
+
+    id: ShardId
+    span: Span
+    epoch: int
+    parent: ShardId = NOBODY
+    """The shard that it is being split from; whether it was is not known."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ShardRow)
+
+
+def shard_key(shard: ShardId) -> bytes:
+    """Where a shard's row is kept."""
+    return meta_key("shards", shard)
+
+
+def encode_row(row: ShardRow) -> bytes:
+    """A row as it is kept."""
+    return _encoder.encode(row)
+
+
+def row_of(descriptor: ShardDescriptor) -> ShardRow:
+    """The row of a shard that is known to be."""
+    return ShardRow(descriptor.id, descriptor.span, descriptor.epoch)
+
+
+def descriptor_of(row: ShardRow) -> ShardDescriptor:
+    """The shard that a row tells of."""
+    return ShardDescriptor(row.id, row.span, row.epoch)
+
+
+def load_rows(meta: Reader) -> dict[ShardId, ShardRow]:
+    """All rows, from the meta shard's engine."""
+    found = mvcc.scan(meta, SHARDS_START, prefix_end(SHARDS_START), INFINITY)
+    rows = [_decoder.decode(value) for _, _, value in found]
+    return {row.id: row for row in rows}
+
+
+def existing(
+    rows: Mapping[ShardId, ShardRow], known: Iterable[ShardDescriptor]
+) -> list[ShardDescriptor]:
+    """The shards that there are, by the rows and by what is known of some of them from themselves.
+
+    A parent elsewhere that was split counts as it was before, with the child's keys, until it tells.
+    """
+    told = {descriptor.id: descriptor for descriptor in known}
+    found = {shard: told[shard] for shard in told.keys() - rows.keys()}
+    for row in rows.values():
+        if row.parent == NOBODY:
+            found[row.id] = told.get(row.id) or descriptor_of(row)
+    for row in rows.values():
+        if row.parent != NOBODY and born(row, found.get(row.parent)):
+            found[row.id] = told.get(row.id) or descriptor_of(row)
+    return list(found.values())
+
+
+def born(row: ShardRow, parent: ShardDescriptor | None) -> bool:
+    """Whether the shard of a row that names its parent came out of it, by what the parent is now."""
+    return parent is not None and parent.epoch >= row.epoch and parent.span.end == row.span.start
