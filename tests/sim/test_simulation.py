@@ -53,7 +53,7 @@ def test_nothing_is_wrong_under_any_fault(first: int) -> None:
     for seed in range(first, min(first + BATCH, FIRST_SEED + SEEDS)):
         report = _simulate(seed)
         assert not report.violations, report
-        assert report.answers["ok"] > 50, report
+        assert report.answers["ok"] > 30, report
 
 
 FOUND = [
