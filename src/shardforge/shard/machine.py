@@ -40,6 +40,8 @@ class StateMachine:
         self.pending = Pending()
         self.cache = NewestCache(surroundings.options.cache_bytes)
         self.applied = 0
+        self.cleared = 0
+        """Entries applied that emptied spans."""
         self._files = files
         self._with = surroundings
         self._clock = surroundings.clock
@@ -77,8 +79,10 @@ class StateMachine:
         """Apply the commands of the entry at `index` in one batch; what became of each."""
         assert index == self.applied + 1, "entries are applied in order, each once"
         outcomes = [application.apply(command) for command in commands]
-        for start, end in application.cleared:
-            self.engine.delete_span(start, end)
+        if application.cleared:
+            self.cleared += 1
+            for start, end in application.cleared:
+                self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.applied = index
         if self._moments and (seen := self._moments.pop(index, None)) is not None:
