@@ -38,7 +38,7 @@ class StateMachine:
         opened: Opened | None = None,
     ) -> None:  # fmt: skip
         self.pending = Pending()
-        self.cache = NewestCache(surroundings.options.cache_bytes)
+        self.cache = NewestCache(surroundings.cache_memory)
         self.applied = 0
         self.cleared = 0
         """Entries applied that emptied spans."""
@@ -158,5 +158,6 @@ class StateMachine:
 
     def _release(self) -> None:
         self._pins.close()
+        self._with.cache_memory.leave(self.cache)
         self._log.close()
         self.engine.close()
