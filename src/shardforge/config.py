@@ -287,8 +287,8 @@ class ShardingConfig:
         "A larger shard is split in two, while it serves.",
     )
     rebalance_threshold: float = key(
-        0.2, _fraction(0.01, 1.0), "a number from 0.01 to 1", "How far from the mean of all nodes, as a share of it, the bytes of a node may be before a shard"
-        " moves.",
+        0.2, _fraction(0.01, 1.0), "a number from 0.01 to 1",
+        "How unevenly nodes may be filled, as a share of the mean, before a shard moves.",
     )  # fmt: skip
 
 
