@@ -12,7 +12,7 @@ from shardforge.keys import key_encoder
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
 from shardforge.storage.memory import MemoryEngine
-from shardforge.storage.newest_cache import ABSENT, NewestCache
+from shardforge.storage.newest_cache import ABSENT, CacheMemory, NewestCache
 from shardforge.storage.rocksdb import RocksEngine, SharedMemory
 
 ENCODE = key_encoder([(25, False, False)])
@@ -193,7 +193,7 @@ CACHE_STEPS = st.lists(
 def test_a_cached_version_is_the_newest_one(
     steps: list[tuple[str, bytes, int, bytes | None]], capacity: int
 ) -> None:
-    engine, cache = MemoryEngine(), NewestCache(capacity)
+    engine, cache = MemoryEngine(), NewestCache(CacheMemory(capacity))
 
     def from_engine(key: bytes) -> tuple[int, bytes | None]:
         version = mvcc.newest(engine, key)
@@ -223,7 +223,7 @@ def test_a_cached_version_is_the_newest_one(
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
-    cache = NewestCache(100_000)
+    cache = NewestCache(CacheMemory(100_000))
     cache.wrote(b"hot", 1, b"row")
     for n in range(1, 5000):
         cache.wrote(b"cold%d" % n, n, bytes(50))
@@ -232,3 +232,34 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert len(cache) < 500
     assert cache.get(b"cold1") is None
     assert cache.get(b"often") == (4999, bytes(50))
+
+
+def test_a_busy_cache_takes_what_others_leave() -> None:
+    memory = CacheMemory(100_000)
+    idle, busy = NewestCache(memory), NewestCache(memory)
+    idle.wrote(b"idle", 1, b"row")
+    for n in range(200):
+        busy.wrote(b"%d" % n, n + 1, bytes(50))
+    assert (
+        len(busy) == 200
+    )  # of about 250 bytes each, as much as one that is alone may keep for sure
+    assert idle.get(b"idle") == (1, b"row")
+    for n in range(5000):
+        busy.wrote(b"more%d" % n, n + 1, bytes(50))
+        assert len(busy) + len(idle) < 500
+    assert idle.get(b"idle") is None  # and an idle one gives way
+    memory.leave(busy)
+    assert len(busy) == 0
+
+
+def test_a_split_cache_keeps_its_entries() -> None:
+    memory = CacheMemory(100_000)
+    parent, child = NewestCache(memory), NewestCache(memory)
+    for n in range(300):
+        parent.wrote(b"%03d" % n, n + 1, bytes(50))
+    before = {key: parent.get(key) for key in (b"%03d" % n for n in range(300))}
+    parent.move(b"200", child)
+    for key, entry in before.items():
+        owner, other = (child, parent) if key >= b"200" else (parent, child)
+        assert owner.get(key) == entry
+        assert other.get(key) is None

@@ -247,6 +247,27 @@ def test_a_restart_finds_everything_and_cuts_its_log(tmp_path):
     assert asyncio.run(session(40)) > last
 
 
+@pytest.mark.parametrize("much", [True, False])
+def test_a_span_that_is_emptied_after_much_work_is_followed_by_a_flush(tmp_path, much):
+    async def run() -> bool:
+        data, blocking = directory(tmp_path / "data"), ThreadBlocking(4)
+        store = await open_store(data, Config(), SystemClock(), blocking)
+        try:
+            await write(store, {A: bytes((2 << 20) if much else 100)})
+            await store.coordinator.clear([(A, A + b"\0")])
+            replica = store.router.shard_of(A).replica
+            await replica.drain()
+            await replica._flushing.settled()
+            engine = replica.engine
+            return engine._flushed == engine._cleared == 1
+        finally:
+            await store.close()
+            blocking.close()
+            data.close()
+
+    assert asyncio.run(run()) is much
+
+
 def test_the_folders_are_the_shard_map_from_the_first_start_on(tmp_path):
     data = directory(tmp_path / "data")
     made = open_shards(data, 3, ONE)

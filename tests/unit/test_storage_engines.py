@@ -1,8 +1,10 @@
 """Both engines do the same; each loses only what its flush did not cover."""
 
 import gc
+import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,57 @@ def test_writes_during_a_scan_do_not_show_in_it(engine: Engine) -> None:
         seen.append(key)
         engine.write([(key, None), (key + b"x", b"")])
     assert seen == [b"k%03d" % n for n in range(900)]
+
+
+def test_first_shows_every_change_at_once(engine: Engine) -> None:
+    """Iterators are kept between looks: none may show what a write, however made, has changed since."""
+    draw = random.Random(7)
+    present: dict[bytes, bytes] = {}
+    for step in range(3000):
+        key = b"k%03d" % draw.randrange(400)
+        match draw.randrange(100):
+            case 0:
+                engine.flush()
+            case 1:
+                engine.compact(b"", b"\xff")
+            case 2:
+                low, high = sorted((key, b"k%03d" % draw.randrange(400)))
+                engine.delete_span(low, high)
+                present = {at: v for at, v in present.items() if not low <= at < high}
+            case number if number < 20:
+                engine.write([(key, b"%d" % step), (b"j", None), (b"l", b"%d" % step)])
+                present[key] = present[b"l"] = b"%d" % step
+            case number if number < 40:  # many at a time: a look for what is behind them walks far
+                gone = [b"k%03d" % n for n in range(draw.randrange(300), 400)]
+                engine.write([(at, None) for at in gone])
+                present = {at: v for at, v in present.items() if at not in set(gone)}
+            case _:
+                end = b"k%03d" % draw.randrange(400) if draw.random() < 0.5 else b"z"
+                expected = min(
+                    [pair for pair in present.items() if key <= pair[0] < end], default=None
+                )
+                assert engine.first(key, end) == expected
+
+
+def test_first_shows_other_threads_writes(engine: Engine) -> None:
+    """A look that begins after a write has returned shows it, while that thread writes on."""
+    written = [0]
+
+    def write() -> None:
+        for number in range(1, 2001):
+            engine.write([(b"key", b"%d" % number)])
+            written[0] = number
+
+    engine.write([(b"key", b"0")])
+    thread = threading.Thread(target=write)
+    thread.start()
+    while thread.is_alive():
+        before = written[0]
+        found = engine.first(b"k", b"l")
+        assert found is not None
+        assert int(found[1]) >= before
+    thread.join()
+    assert engine.first(b"k", b"l") == (b"key", b"2000")
 
 
 def test_delete_span(engine: Engine) -> None:

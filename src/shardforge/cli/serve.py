@@ -33,7 +33,7 @@ def _relax_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10_000)
+    gc.set_threshold(100_000, 10, 10_000)
 
 
 async def _serve(config: Config, seeds: Sequence[str]) -> None:

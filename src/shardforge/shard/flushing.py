@@ -17,6 +17,8 @@ from shardforge.shard.surroundings import Surroundings
 
 FLUSH_BYTES = 64 * 1024 * 1024
 """The engine is flushed after so many logged bytes, however few the entries."""
+CLEARED_BYTES = FLUSH_BYTES // 64
+"""After so many when spans were emptied since the last flush: until the next one, looks for keys cost more."""
 LOG_BYTES_MAX = 4 * FLUSH_BYTES
 
 
@@ -37,6 +39,7 @@ class Flushing:
         self._cut = cut
         self._failed = failed
         self._flushed = machine.applied
+        self._cleared = machine.cleared
         self._bytes = 0
         self._cut_to = 0
         self._task: asyncio.Task[None] | None = None
@@ -56,6 +59,7 @@ class Flushing:
         due = (
             machine.applied - self._flushed >= self._options.flush_entries
             or self._bytes >= FLUSH_BYTES
+            or (machine.cleared != self._cleared and self._bytes >= CLEARED_BYTES)
         )
         if due and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self.flush(), name=f"flush-{machine.id}")
@@ -64,6 +68,7 @@ class Flushing:
         """Make the engine durable up to what is applied now, and have the log cut behind that if it is long."""
         applied = self._machine.applied
         self._bytes = 0
+        self._cleared = self._machine.cleared
         options, log = self._options, self._log
         try:
             await self._blocking.run(self._machine.engine.flush)

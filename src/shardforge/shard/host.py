@@ -23,6 +23,7 @@ from shardforge.shard.peers import Outbox, decode_frame
 from shardforge.shard.replica import Replica
 from shardforge.shard.snapshot import METHOD, decode_pull
 from shardforge.shard.surroundings import LogCounters, ReplicaOptions, Surroundings
+from shardforge.storage.newest_cache import CacheMemory
 
 FilesOf = Callable[[ShardDescriptor], ShardFiles]
 
@@ -67,11 +68,10 @@ class Host:
         self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
         self._timing = options.timing
-        self._shards_at_start = 0
         self._with = Surroundings(
             node, clock, blocking, options, self.counters, Outbox(network),
             Fetch(network, blocking, clock, self.snapshots), randomness, on_failure, self._changed,
-            self._divided, self._keeps_logs,
+            self._divided, self._keeps_logs, CacheMemory(options.cache_bytes),
         )  # fmt: skip
         network.on_frame(self._on_frame)
         network.on_call(METHOD, self._on_pull)
@@ -161,7 +161,6 @@ class Host:
                 return  # it was removed from this node since: its group has no member here
             child = Replica(shard, forked[0], self._with, forked[1:])
             self._replicas[shard.id] = child
-            self._share_caches()
             parent.cache.move(shard.span.start, child.cache)
             child.start(inherits_us)
             low, high = parent.descriptor.span, shard.span
@@ -177,12 +176,6 @@ class Host:
             for replica in self._replicas.values()
             if replica.descriptor.epoch > 1
         )
-
-    def _share_caches(self) -> None:
-        """Divide what the caches may take among the replicas that there are now."""
-        total = self._with.options.cache_bytes * max(1, self._shards_at_start)
-        for replica in self._replicas.values():
-            replica.cache.resize(total // max(len(self._replicas), self._shards_at_start))
 
     @property
     def whole(self) -> bool:
@@ -235,7 +228,6 @@ class Host:
 
     def start(self) -> None:
         """Begin to work: replay every log, vote, lead or follow."""
-        self._shards_at_start = len(self._replicas)
         for replica in self.replicas:
             replica.start()
         self._ticker = asyncio.create_task(self._tick(), name="ticks")

@@ -49,9 +49,11 @@ class StateMachine:
         """What whoever serves knows of intents here."""
         self.recover: Callable[[], Awaitable[None]] = nothing_lost
         """Has whoever serves learn again what leadership lost with it; awaited before anything is served."""
-        self.cache = NewestCache(surroundings.options.cache_bytes)
+        self.cache = NewestCache(surroundings.cache_memory)
         self.state = NOTHING_APPLIED
         """The last entry applied, and how far the Runs of a tenure have come."""
+        self.cleared = 0
+        """Entries applied that emptied spans."""
         self._files = files
         self._with = surroundings
         self._clock = surroundings.clock
@@ -106,8 +108,10 @@ class StateMachine:
         """Apply the commands of the entry at `index` in one batch; what became of each."""
         assert index == self.applied + 1, "entries are applied in order, each once"
         outcomes = [application.apply(command) for command in commands]
-        for start, end in application.cleared:
-            self.engine.delete_span(start, end)
+        if application.cleared:
+            self.cleared += 1
+            for start, end in application.cleared:
+                self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.state = application.state(index)
         if application.kept_from:
@@ -163,5 +167,6 @@ class StateMachine:
 
     def _release(self) -> None:
         self._pins.close()
+        self._with.cache_memory.leave(self.cache)
         self._log.close()
         self.engine.close()

@@ -12,6 +12,7 @@ from shardforge.shard.consensus import Timing
 from shardforge.shard.fetch import Fetch
 from shardforge.shard.peers import Outbox
 from shardforge.shard.snapshot import PIECE_BYTES
+from shardforge.storage.newest_cache import CacheMemory
 
 if TYPE_CHECKING:
     from shardforge.shard.descriptor import ShardDescriptor
@@ -25,6 +26,7 @@ class ReplicaOptions(NamedTuple):
     flush_entries: int = 10_000
     log_entries_max: int = 100_000
     cache_bytes: int = 16 * 1024 * 1024
+    """Of all replicas of a node together."""
     timing: Timing = Timing(25, 18, 2)
     piece_bytes: int = PIECE_BYTES
     """About how much of a snapshot is sent at a time."""
@@ -64,3 +66,5 @@ class Surroundings(NamedTuple):
     keeps_logs: Callable[[], bool]
     """Whether a shard that came out of a split here may not be on a majority yet: those that are to make it out of
     their copies of the parent need its log."""
+    cache_memory: CacheMemory
+    """What the replicas' caches share."""

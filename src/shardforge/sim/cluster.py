@@ -203,7 +203,7 @@ class SimNode:
         for node, address in self._everyone.items():
             network.set_address(node, address)
         blocking = self._blocking = SimBlocking(world, self.id)
-        options = replica_options(self._config, SHARDS + 1)._replace(
+        options = replica_options(self._config)._replace(
             flush_entries=FLUSH_ENTRIES,
             log_entries_max=LOG_ENTRIES_MAX,
             cache_bytes=1 << 20,

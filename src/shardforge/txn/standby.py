@@ -17,7 +17,7 @@ from shardforge.shard.proposals import Done
 from shardforge.shard.replica import Replica
 from shardforge.shard.router import Router
 from shardforge.storage import mvcc
-from shardforge.storage.newest_cache import Entry, NewestCache
+from shardforge.storage.newest_cache import CacheMemory, Entry, NewestCache
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.locks import LockTable
 from shardforge.txn.participant import Participant
@@ -39,7 +39,7 @@ class FrozenReplica:
         self.id = replica.id
         self.descriptor: ShardDescriptor = replica.descriptor
         self.engine = replica.engine
-        self.cache = NewestCache(CACHE_BYTES)
+        self.cache = NewestCache(CacheMemory(CACHE_BYTES))
         self.prepared: Prepared = nothing_prepared
         self.lead: NodeId | None = None
         self.members = replica.members

@@ -333,13 +333,13 @@ class Store:
         }
 
 
-def replica_options(config: Config, shards: int) -> ReplicaOptions:
+def replica_options(config: Config) -> ReplicaOptions:
     """What the configuration says about each of a node's replicas."""
     raft = config.raft
     return ReplicaOptions(
         raft.snapshot_interval_entries,
         raft.max_log_entries,
-        newest_cache_bytes(config) // max(1, shards),
+        newest_cache_bytes(config),
         Timing.of(raft.election_timeout_ms, raft.heartbeat_interval_ms),
     )
 
@@ -386,7 +386,7 @@ def open_host(
     else:
         shards = open_shards(directory, count, voters) if voters else joined_shards(directory)
         files_of = files_on_disk(directory, config)
-    options = replica_options(config, max(count + 1, len(shards)))
+    options = replica_options(config)
     host = Host(node, files_of, network, clock, blocking, options, randomness, on_failure)
     host.open(shards)
     return host
@@ -445,7 +445,7 @@ async def start_store(
 ) -> Store:
     """A store of one node over given shards; returns when all of them serve."""
     node = NodeId(config.cluster.node_id or 1)
-    options = replica_options(config, len(shards))
+    options = replica_options(config)
     host = Host(
         node, files_of, NoPeers(), clock, blocking, options, random.Random(0), on_failure
     )  # fmt: skip

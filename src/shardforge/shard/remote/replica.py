@@ -52,13 +52,13 @@ from shardforge.shard.remote.calls import (
 )
 from shardforge.shard.remote.stream import Stream
 from shardforge.storage.engine import Engine
-from shardforge.storage.newest_cache import Entry, NewestCache
+from shardforge.storage.newest_cache import CacheMemory, Entry, NewestCache
 
 PAUSE_SECONDS = 0.02
 """Before the next node is asked, when the last one could not help."""
 READ_SECONDS = 10.0
 """How long a read looks for somebody who can answer it."""
-CACHE_BYTES = 8 << 20
+CACHE_BYTES = 32 << 20
 KEYS_MAX = 1_000
 PAIRS_MAX = 1_000
 VERSIONS_MAX = 2_000
@@ -86,6 +86,8 @@ class Neighbours:
         self.holders = holders
         self.clock = clock
         self.deposed = deposed
+        self.memory = CacheMemory(CACHE_BYTES)
+        """What the newest versions of all of them may take."""
 
 
 class RemoteReplica:
@@ -97,7 +99,7 @@ class RemoteReplica:
 
     def __init__(self, descriptor: ShardDescriptor, neighbours: Neighbours) -> None:
         self.descriptor = descriptor
-        self.cache = NewestCache(CACHE_BYTES)
+        self.cache = NewestCache(neighbours.memory)
         self.index = 0
         """The newest entry that the serving node was told of."""
         self.tenure = 0
@@ -124,8 +126,11 @@ class RemoteReplica:
 
     def close(self) -> None:
         """The tenure has ended, or the shard is led here from now on."""
+        if self._closed:
+            return
         self._closed = True
         self.tenure = 0
+        self._with.memory.leave(self.cache)
         self._stream.close()
         self._wake()
 

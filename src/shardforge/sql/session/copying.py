@@ -262,6 +262,31 @@ class _In:
             header, *records = records
             if self._form.header_match and header != self._names:
                 raise QueryError("column name mismatch in header line", "22P04")
+        if not self._take_columns(records):
+            self._take_rows(records)
+        if len(self._pending) >= BATCH_ROWS:
+            await self._flush()
+
+    def _take_columns(self, records: Sequence[list[Field] | list[BinaryField]]) -> bool:
+        """Read fields column by column; false, and nothing is done, where a row needs a closer look."""
+        inputs = self._inputs
+        if set(map(len, records)) != {len(inputs)}:
+            return False
+        try:
+            columns = [
+                [None if f is None else read(f) for f in column]
+                if None in column
+                else list(map(read, column))
+                for column, read in zip(zip(*records, strict=True), inputs, strict=True)
+            ]
+        except QueryError:
+            return False
+        self._pending += zip(*columns, strict=True)
+        self._line += len(records)
+        return True
+
+    def _take_rows(self, records: Sequence[list[Field] | list[BinaryField]]) -> None:
+        """Read fields row by row, for errors to tell which."""
         inputs, width = self._inputs, len(self._inputs)
         add = self._pending.append
         for fields in records:
@@ -280,8 +305,6 @@ class _In:
             except QueryError as error:
                 error.detail = error.detail or f"COPY {self._table}, line {self._line}"
                 raise
-        if len(self._pending) >= BATCH_ROWS:
-            await self._flush()
 
     def _wrong_width(self, fields: Sequence[object]) -> QueryError:
         where = f"COPY {self._table}, line {self._line}"

@@ -34,6 +34,8 @@ _WORDS = {
     "infinity": INFINITY, "+infinity": INFINITY, "-infinity": -INFINITY,
 }  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?")
+_PLAIN = re.compile(r"[+-]?[0-9]{1,100}(?:\.[0-9]{1,100})?")
+"""What most numbers look like: nothing about them needs a closer look."""
 
 
 def overflow() -> QueryError:
@@ -78,6 +80,9 @@ def rescaled(value: Decimal, scale: int) -> Decimal:
 
 def parse_numeric(text: str) -> Decimal:
     """numeric_in without a modifier."""
+    if _PLAIN.fullmatch(text) is not None:
+        plain = Decimal(text)
+        return plain or plain.copy_abs()
     stripped = text.strip(WHITESPACE)
     match = _NUMBER.fullmatch(stripped)
     if match is None:
