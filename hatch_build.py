@@ -25,7 +25,7 @@ COMPILED: Final = {
     "sql.execute": (
         "access", "constraints", "context", "deferral", "point", "rows", "rowwriter", "target", "update",
     ),
-    "sql.session": ("instance", "outcome", "session", "settings", "utility"),
+    "sql.session": ("instance", "outcome", "prepared", "session", "settings", "utility"),
     "sql.types": ("integers",),
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec"),
     "txn": (

@@ -14,8 +14,9 @@ from shardforge.server.pgwire import backend, frontend
 from shardforge.server.pgwire.output import Output
 from shardforge.sql.session.cursors import RowSource, once
 from shardforge.sql.session.outcome import Outcome
+from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.session.session import Session
-from shardforge.sql.session.statements import Prepared, check_parameter_count
+from shardforge.sql.session.statements import check_parameter_count
 
 PORTALS_MAX = 1000
 STATEMENTS_MAX = 20_000

@@ -13,7 +13,7 @@ from shardforge.errors import TransactionError
 from shardforge.sql.catalog.tablelocks import TableLockMode
 
 if TYPE_CHECKING:
-    from shardforge.sql.session.statements import Prepared
+    from shardforge.sql.session.prepared import Prepared
 
 Node = dict[str, Any]
 

@@ -37,8 +37,9 @@ from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US, Introspection
 from shardforge.sql.session.outcome import Outcome, Row
+from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.session.settings import Settings
-from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
+from shardforge.sql.session.statements import effective_search_path, prepare_statement
 from shardforge.txn.commit import unknown_outcome
 from shardforge.txn.coordinator import Isolation, Transaction
 

@@ -32,8 +32,8 @@ from shardforge.sql.types.interval_text import (
 )
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
 
 Node = dict[str, Any]
 Run = Callable[["Session", Node, "Prepared", Sequence[Any]], Awaitable[Outcome]]
