@@ -23,7 +23,7 @@ COMPILED: Final = {
     "shard": ("pending", "proposals", "router"),
     "sql.catalog": ("sequences", "store", "tablelocks"),
     "sql.execute": (
-        "access", "constraints", "context", "deferral", "point", "rows", "rowwriter", "target", "update",
+        "access", "constraints", "context", "deferral", "onerow", "point", "rows", "rowwriter", "target", "update",
     ),
     "sql.session": ("instance", "outcome", "prepared", "session", "settings", "utility"),
     "sql.types": ("integers",),

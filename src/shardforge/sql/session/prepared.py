@@ -47,6 +47,11 @@ class Prepared:
         """The word of the command tag."""
         return "INSERT 0" if self.kind == "insert" else self.kind.upper()
 
+    @property
+    def shape(self) -> list[tuple[str, int]]:
+        """Names and types of the result columns."""
+        return [(column.name, column.type) for column in self.columns or ()]
+
     def parsed(self) -> Statement:
         """The statement with its whole tree, which one with lifted constants does not keep."""
         return self.statement if self.constants is None else parse(self.text)[0]

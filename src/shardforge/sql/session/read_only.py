@@ -1,4 +1,4 @@
-"""What a read-only transaction refuses, by the names that PostgreSQL gives to commands.
+"""What a read-only transaction refuses, by the names that PostgreSQL gives to commands; what a standby does.
 
 Source: PostgreSQL 15, ExecCheckXactReadOnly (execMain.c), ClassifyUtilityCommandAsReadOnly and CreateCommandTag
 (src/backend/tcop/utility.c).
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from shardforge.errors import TransactionError
+from shardforge.errors import ConsensusError, TransactionError
 from shardforge.sql.catalog.tablelocks import TableLockMode
 
 if TYPE_CHECKING:
     from shardforge.sql.session.prepared import Prepared
+    from shardforge.sql.session.session import Session
 
 Node = dict[str, Any]
 
@@ -70,6 +71,29 @@ def refuse_writes(prepared: Prepared) -> None:
     if clauses:
         command += " " + _STRENGTHS[clauses[0]["LockingClause"]["strength"]]
     raise refusal(command)
+
+
+def check_standby(session: Session, prepared: Prepared) -> None:
+    """On a node that nobody leads: nothing is written, and tables are read only by those who accept the past."""
+    if prepared.kind != "select":
+        raise TransactionError(
+            f"cannot execute {prepared.kind.upper()} in a read-only transaction", "25006",
+            detail="This node cannot reach a majority of the cluster.",
+        )  # fmt: skip
+    level = session.settings.show("shardforge.consistency_level")
+    if not prepared.locks or level == "eventual":
+        return
+    instance = session.instance
+    age_ms = instance.clock.monotonic_ns() // 1_000_000 - instance.standby_us // 1000
+    if level == "strong" or age_ms > instance.config.replication.max_staleness_ms:
+        raise ConsensusError(
+            f"this node cannot reach a majority of the cluster, which a {level} read needs",
+            detail=""
+            if level == "strong"
+            else "What it holds is older than replication.max_staleness_ms.",
+            hint="SET shardforge.consistency_level = 'eventual' reads what this node holds,"
+            f" as it was {age_ms / 1000:.1f} seconds ago.",
+        )
 
 
 def command_name(statement: Mapping[str, Node]) -> str:
