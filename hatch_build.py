@@ -23,9 +23,9 @@ COMPILED: Final = {
     "shard": ("pending", "proposals", "router"),
     "sql.catalog": ("following", "sequences", "store", "tablelocks"),
     "sql.execute": (
-        "access", "constraints", "context", "deferral", "point", "rows", "rowwriter", "target", "update",
+        "access", "constraints", "context", "deferral", "onerow", "point", "rows", "rowwriter", "target", "update",
     ),
-    "sql.session": ("instance", "outcome", "session", "settings", "utility"),
+    "sql.session": ("instance", "outcome", "prepared", "session", "settings", "utility"),
     "sql.types": ("integers",),
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec"),
     "txn": (

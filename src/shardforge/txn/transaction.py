@@ -169,6 +169,18 @@ class Transaction:
             return await read_settled(router, key, timestamp)
         return participant.read_now(key, timestamp)
 
+    def newest_now(self, key: bytes) -> Entry | None:
+        """What a statement of READ COMMITTED sees that reads nothing but `key`; None when it takes `get`.
+
+        Its snapshot is this moment, in which the newest committed version is the one to be seen: none is drawn.
+        """
+        values = self.writes.values
+        if values and key in values:
+            return (0, values[key])
+        if self.isolation is not Isolation.READ_COMMITTED:
+            return None
+        return self._coordinator.newest_now(key)
+
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, in their order."""
         return [await self.get(key) for key in keys]

@@ -44,6 +44,7 @@ class Conversation:
         self._timeout: asyncio.TimerHandle | None = None
         self._kind = "other"
         self._listening = False
+        self._time = connection.loop.time
         self._begun: Begun | None = None
         """The first message of those that `answer_now` has left, if it is half done."""
         self._immediate: dict[int, Callable[[bytes], bool]] = {
@@ -78,7 +79,9 @@ class Conversation:
                 continue
             if kind == TERMINATE:
                 return
-            await self._answer(kind, body)
+            # A Sync behind a statement that waited has nothing to wait for as a rule.
+            if kind != SYNC or self._skipping or not self._sync_now(body):
+                await self._answer(kind, body)
             if self._connection.terminated is not None:
                 raise self._connection.terminated
             if self.ending and not session.in_block:
@@ -239,7 +242,7 @@ class Conversation:
 
     async def _simple_query(self, text: str) -> None:
         session, output = self.session, self.output
-        loop_time = self._connection.loop.time
+        loop_time = self._time
         self._kind = "other"
         self._extended.portals.pop("", None)
         session.prepared.pop("", None)
@@ -292,13 +295,13 @@ class Conversation:
         portal = self._extended.portals.get(name)
         if portal is None or portal.prepared is None:
             return False
-        session, prepared, loop_time = self.session, portal.prepared, self._connection.loop.time
-        begun = loop_time()
+        session, prepared = self.session, portal.prepared
+        begun = self._time()
         self._kind = prepared.kind
         session.begin_statement(prepared.text)
         if not self._extended.execute_now(portal, rows_max):
             return False
-        self._server.statement_done(session, prepared.kind, loop_time() - begun)
+        self._server.statement_done(session, prepared.kind, self._time() - begun)
         return True
 
     def _sync_now(self, _: bytes) -> bool:
@@ -311,7 +314,7 @@ class Conversation:
         session = self.session
         portal = self._extended.portals.get(name)
         prepared = portal.prepared if portal is not None else None
-        begun = self._connection.loop.time()
+        begun = self._time()
         if prepared is not None:
             self._kind = prepared.kind
             session.begin_statement(prepared.text)
@@ -321,9 +324,7 @@ class Conversation:
         if session.notices:
             self._send_notices()
         if prepared is not None:
-            self._server.statement_done(
-                session, prepared.kind, self._connection.loop.time() - begun
-            )
+            self._server.statement_done(session, prepared.kind, self._time() - begun)
 
     # ------------------------------------------------------------ COPY
 

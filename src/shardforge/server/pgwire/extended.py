@@ -14,8 +14,9 @@ from shardforge.server.pgwire import backend, frontend
 from shardforge.server.pgwire.output import Output
 from shardforge.sql.session.cursors import RowSource, once
 from shardforge.sql.session.outcome import Outcome
+from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.session.session import Session
-from shardforge.sql.session.statements import Prepared, check_parameter_count
+from shardforge.sql.session.statements import check_parameter_count
 
 PORTALS_MAX = 1000
 STATEMENTS_MAX = 20_000
@@ -122,15 +123,15 @@ class Extended:
         prepared = portal.prepared
         if prepared is None or rows_max or portal.source is not None or portal.finished is not None:
             return False
-        rows = self.session.run_now(prepared, portal.params)
-        if rows is None:
+        outcome = self.session.run_now(prepared, portal.params)
+        if outcome is None:
             return False
-        assert prepared.columns is not None, "a SELECT has columns"
         output = self.output
-        if rows:
-            output.add_rows(rows, prepared.columns, portal.formats)
-        portal.finished = tag = f"SELECT {len(rows)}"
-        output.add(backend.command_complete(tag))
+        if outcome.rows:
+            assert prepared.columns is not None, "a SELECT has columns"
+            output.add_rows(outcome.rows, prepared.columns, portal.formats)
+        portal.finished = outcome.tag
+        output.add(backend.command_complete(outcome.tag))
         return True
 
     async def execute(self, name: str, rows_max: int) -> Outcome | None:
@@ -187,8 +188,9 @@ class Extended:
             return False
         if session.in_block:
             return True
-        if any(portal.source is not None for portal in self.portals.values()):
-            return False
+        for portal in self.portals.values():
+            if portal.source is not None:
+                return False
         self.portals.clear()
         return True
 

@@ -23,6 +23,8 @@ Decoder = Callable[[bytes], Any]
 
 _INTEGERS = {20, 21, 23, 26}
 _TEXTS = {25, 1043, 19, 705, 1042, 114}
+_DIGITS = {21: 4, 23: 9, 20: 18}
+"""So many decimal digits are surely a value of the type."""
 _BOOL = 16
 SHAPES_MAX = 200
 
@@ -67,7 +69,14 @@ def decoder(type_oid: int, form: int, settings: Settings) -> Decoder:
             raise QueryError('invalid byte sequence for encoding "UTF8": 0x00', "22021")
         return read(text)
 
-    return decode
+    digits = _DIGITS.get(type_oid, 0)
+
+    def decode_digits(raw: bytes) -> Any:
+        if len(raw) <= digits and raw.isdigit():
+            return int(raw)
+        return decode(raw)
+
+    return decode_digits if digits else decode
 
 
 def _description(columns: Sequence[OutputColumn], formats: Sequence[int]) -> bytes:

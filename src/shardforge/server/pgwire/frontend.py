@@ -21,6 +21,9 @@ MESSAGE_BYTES_MAX = 1 << 30
 """The largest message PostgreSQL accepts."""
 STARTUP_BYTES_MAX = 10_000
 
+NAMES_BYTES_KEPT = 256
+"""Names longer than this together are not remembered."""
+
 _LENGTH = struct.Struct("!I")
 _HEAD = struct.Struct("!BI")
 _NEW = tuple.__new__
@@ -210,7 +213,8 @@ def read_bind(body: bytes) -> Bind:
     names_end = body.find(b"\0", body.find(b"\0") + 1)
     if names_end <= 0:
         raise malformed("a string without its terminator")
-    portal, statement = _text(body[:names_end]).split("\0")
+    head = body[:names_end]
+    portal, statement = _names(head) if names_end <= NAMES_BYTES_KEPT else _split(head)
     try:
         formats, offset = _formats(body, names_end + 1)
         (count,) = _INT16.unpack_from(body, offset)
@@ -233,6 +237,15 @@ def read_bind(body: bytes) -> Bind:
     if offset != len(body):
         raise malformed("bytes after a Bind message")
     return Bind(portal, statement, formats, values, result_formats)
+
+
+def _split(head: bytes) -> tuple[str, str]:
+    portal, statement = _text(head).split("\0")
+    return portal, statement
+
+
+_names = lru_cache(maxsize=512)(_split)
+"""A client binds the same few statements over and over."""
 
 
 def _formats(body: bytes, offset: int) -> tuple[tuple[int, ...], int]:

@@ -1,7 +1,7 @@
 """A plan ready to run, any number of times and by several sessions at once.
 
-`run` collects, `stream` hands out batches as they come, `read_one` is the way of an autocommit SELECT of one row by its
-primary key, which needs neither a transaction nor a timestamp. A statement that meets a row changed since its snapshot
+`run` collects, `stream` hands out batches as they come; `point` and `one_row` are the ways of statements about one row
+by its primary key, which seldom have to wait. A statement that meets a row changed since its snapshot
 begins again with a new one (see `locking`), before it has written or handed out anything.
 """
 
@@ -17,6 +17,7 @@ from shardforge.sql.execute.context import ExecContext, PendingWrites, Row, Run
 from shardforge.sql.execute.insert import Insert
 from shardforge.sql.execute.instrument import Counters
 from shardforge.sql.execute.locking import Restart
+from shardforge.sql.execute.onerow import OneRow
 from shardforge.sql.execute.point import PointRead, point_read
 from shardforge.sql.execute.update import Delete, Update
 from shardforge.sql.plan import Plan, nodes
@@ -45,9 +46,12 @@ class Executable:
             for cte in node.ctes
         )
         self._locks = any(isinstance(node, nodes.LockRows) for node in _all_nodes(plan.root))
-        self._point: PointRead | None = point_read(plan.root)
-        self.reads_one_key = self._point is not None
-        """Whether `read_one` may run this outside a transaction."""
+        self.point: PointRead | None = point_read(plan.root)
+        """The way of a query for one row by its primary key."""
+        self.one_row: OneRow | None = (
+            self._root.one_row if isinstance(self._root, (Insert, Update, Delete)) else None
+        )
+        """The way of a change of one row."""
 
     # ---- running ---------------------------------------------------------------------------------
 
@@ -97,8 +101,8 @@ class Executable:
                 yield rows
             return
         run = Run(context, params)
-        if self._point is not None:
-            row = await self._point.read(run)
+        if self.point is not None:
+            row = await self.point.read(run)
             if row is not None:
                 yield [row]
             return
@@ -120,18 +124,6 @@ class Executable:
             else:
                 return rows
 
-    def read_one_now(self, context: ExecContext, params: Sequence[Any]) -> list[Row] | None:
-        """The row of a `reads_one_key` plan, as it is now; None when that must be awaited: `read_one`."""
-        point = self._point
-        assert point is not None, "asked only when reads_one_key"
-        return point.read_now(context, params)
-
-    async def read_one(self, context: ExecContext, params: Sequence[Any]) -> list[Row]:
-        """The row of a `reads_one_key` plan, as it is now."""
-        point = self._point
-        assert point is not None, "asked only when reads_one_key"
-        return await point.read_latest(context, params)
-
     async def insert_rows(self, context: ExecContext, rows: Sequence[Row]) -> int:
         """Insert rows of the target columns, for COPY."""
         root = self._root
@@ -151,7 +143,7 @@ class Executable:
         measured.plan = self.plan
         measured._root = Compiler(counters.wrap).compile(self.plan.root)
         measured._keeps_back, measured._locks = self._keeps_back, self._locks
-        measured._point, measured.reads_one_key = None, False
+        measured.point, measured.one_row = None, None
         async with aclosing(measured.stream(context, params)) as batches:
             async for _ in batches:
                 pass

@@ -11,6 +11,7 @@ from shardforge.sql.catalog.descriptors import ROWID_COLUMN
 from shardforge.sql.execute.conflict import Conflict
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
 from shardforge.sql.execute.expressions import Function, compile_expression
+from shardforge.sql.execute.onerow import InsertOne, OneRow
 from shardforge.sql.execute.operators import Batches, Operator, ValuesScan, chunks
 from shardforge.sql.execute.returning import Returning, result_layout
 from shardforge.sql.execute.rows import evaluated_once, may_wait
@@ -67,6 +68,14 @@ class RowMaker:
             made.append(completed(tuple(pick((*row, *extra, None, number))), run))
         return made
 
+    def one_row(self, source: Function) -> OneRow | None:
+        """The way of one row of VALUES, when nothing but the row itself is to be stored and nothing may wait."""
+        target = self._target
+        if self._default_may_wait or target.writer.indexes or target.keys.any:
+            return None
+        numbered = self._storage_id if self.numbered else None
+        return InsertOne(source, self._defaults, self._pick, numbered, target)
+
     async def _row_number(self, run: Run) -> int:
         numbers = run.exec.row_numbers
         assert numbers is not None, "a session with tables has row numbers"
@@ -90,6 +99,10 @@ class Insert(Operator):
             Returning(node, layout, compiler) if statement.returning is not None else None
         )
         self._keep_apart = reads_table(node.source, self.target.table.id)
+        self.one_row: OneRow | None = None
+        if self._conflict is None and self._returning is None:
+            source = self._source.single if isinstance(self._source, ValuesScan) else None
+            self.one_row = None if source is None else self._maker.one_row(source)
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         count = 0

@@ -78,6 +78,10 @@ class ValuesScan(Operator):
         super().__init__(columns)
         self._rows = [row_function(row, {}) for row in lists]
         self._may_wait = may_wait(tuple(lists))
+        self.single: Function | None = (
+            self._rows[0] if len(self._rows) == 1 and not self._may_wait else None
+        )
+        """The one row, when there is one and it never has to wait."""
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -20,8 +20,8 @@ from shardforge.sql.execute.scans import TableScanOperator
 from shardforge.sql.plan import nodes
 
 
-class _Parameters:
-    """A context for expressions outside a transaction."""
+class Parameters:
+    """What the expressions of a statement about one row are evaluated with."""
 
     __slots__ = ("eval", "outer", "params")
 
@@ -71,7 +71,7 @@ class PointRead:
 
     def read_now(self, context: ExecContext, params: Sequence[Any]) -> list[Row] | None:
         """The row as it is now, outside a transaction; None when another's commit has to be awaited."""
-        ctx = _Parameters(context, params)
+        ctx = Parameters(context, params)
         key = self._key((), ctx)
         if key is None:
             return []
@@ -81,9 +81,23 @@ class PointRead:
         row = self._result(key, found[1], ctx)
         return [] if row is None else [row]
 
+    def read_within(self, context: ExecContext, params: Sequence[Any]) -> list[Row] | None:
+        """What a statement that reads nothing else sees in the context's transaction; None: it takes `read`."""
+        transaction = context.transaction
+        assert transaction is not None, "a statement runs in a transaction"
+        ctx = Parameters(context, params)
+        key = self._key((), ctx)
+        if key is None:
+            return []
+        found = transaction.newest_now(key)
+        if found is None:
+            return None
+        row = self._result(key, found[1], ctx)
+        return [] if row is None else [row]
+
     async def read_latest(self, context: ExecContext, params: Sequence[Any]) -> list[Row]:
         """The row as it is now, outside a transaction."""
-        ctx = _Parameters(context, params)
+        ctx = Parameters(context, params)
         key = self._key((), ctx)
         if key is None:
             return []

@@ -14,7 +14,7 @@ from shardforge.sql.catalog.descriptors import Index
 from shardforge.sql.execute.constraints import RowRules, unique_violation
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
 from shardforge.sql.execute.foreign_keys import ForeignKeys
-from shardforge.sql.execute.rowwriter import Entry, RowWriter
+from shardforge.sql.execute.rowwriter import Entry, IndexWriter, RowWriter
 from shardforge.sql.plan.nodes import TableChange
 from shardforge.txn.coordinator import LockStrength, WaitPolicy
 
@@ -110,17 +110,34 @@ class Target:
             return LockStrength.NO_KEY_UPDATE
         return LockStrength.UPDATE
 
-    async def update(self, changes: Sequence[Changed], attnums: frozenset[int], run: Run) -> None:
-        """Replace locked rows by completed new ones, of which only columns `attnums` differ. Raises: 23505."""
-        writer = self.writer
-        moves = not attnums.isdisjoint(writer.key_columns) or not attnums.isdisjoint(
-            writer.primary.shard_key
+    def keeps_place(self, attnums: frozenset[int]) -> bool:
+        """Whether an update of these columns concerns no other key than the row's: none that moves, no foreign key."""
+        if self._moves(attnums) or self._touched(attnums, moves=False):
+            return False
+        change = self.change
+        columns = [reference.key.columns for reference in change.references]
+        columns += [referencing.key.target_columns for referencing in change.referencing]
+        return all(attnums.isdisjoint(ids) for ids in columns)
+
+    def _moves(self, attnums: frozenset[int]) -> bool:
+        """Whether the row's key may change with these columns."""
+        primary = self.writer.primary
+        return not attnums.isdisjoint(self.writer.key_columns) or not attnums.isdisjoint(
+            primary.shard_key
         )
-        touched = [
+
+    def _touched(self, attnums: frozenset[int], *, moves: bool) -> list[IndexWriter]:
+        """The indexes whose entries may change with these columns."""
+        return [
             index
-            for index in writer.indexes
+            for index in self.writer.indexes
             if moves or index.depends_on_all or not attnums.isdisjoint(index.columns)
         ]
+
+    async def update(self, changes: Sequence[Changed], attnums: frozenset[int], run: Run) -> None:
+        """Replace locked rows by completed new ones, of which only columns `attnums` differ. Raises: 23505."""
+        moves = self._moves(attnums)
+        touched = self._touched(attnums, moves=moves)
         if not moves and not touched:
             if len(changes) <= BATCH_ROWS:
                 self._overwrite(changes, run)
@@ -140,7 +157,9 @@ class Target:
             assert change.new is not None, "an update has a new row"
             put(change.key, encode(change.new))
 
-    async def _move(self, changes: Sequence[Changed], touched: Sequence, run: Run) -> None:  # type: ignore[type-arg]
+    async def _move(
+        self, changes: Sequence[Changed], touched: Sequence[IndexWriter], run: Run
+    ) -> None:
         """Rows whose key or index entries may change: everything old goes before anything new comes."""
         removed: dict[bytes, bool] = {}
         added: list[tuple[Entry, bytes, Row]] = []

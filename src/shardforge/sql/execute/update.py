@@ -14,6 +14,7 @@ from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.locking import Restart
+from shardforge.sql.execute.onerow import DeleteByKey, OneRow, UpdateByKey
 from shardforge.sql.execute.operators import Change
 from shardforge.sql.execute.returning import Returning, result_layout
 from shardforge.sql.execute.rows import evaluated_once, may_wait
@@ -36,18 +37,19 @@ class LockedSource:
         self.columns = source.columns
         self._key = self._source.layout.get(key, 0)
         self._strength = strength
-        self._scan: TableScanOperator | None = None
+        self.scan: TableScanOperator | None = None
+        """The scan, when it is by the whole primary key."""
         if (
             isinstance(source, nodes.TableScan)
             and source.access.point
             and source.access.index.primary
         ):
-            self._scan = TableScanOperator(source)
+            self.scan = TableScanOperator(source)
 
     async def rows(self, run: Run) -> list[tuple[bytes, Row]]:
         """(row key, source row). Raises: Restart when a row has changed since the snapshot."""
-        if self._scan is not None:
-            return await self._known(self._scan, run)
+        if self.scan is not None:
+            return await self._known(self.scan, run)
         found: dict[bytes, Row] = {}
         for rows in portions(await self._source.all_rows(run)):
             for row in rows:
@@ -108,6 +110,17 @@ class Update(Change):
             )
         )
 
+        self.one_row = self._by_key()
+
+    def _by_key(self) -> OneRow | None:
+        scan, target = self._source.scan, self.target
+        if scan is None or not scan.access.single or self._may_wait or self._returning is not None:
+            return None
+        if not target.keeps_place(self._assigned):
+            return None
+        strength = target.strength(self._assigned)
+        return UpdateByKey(scan, strength, target, self._old, self._assignments)
+
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were changed, the RETURNING rows)."""
         found = await self._source.rows(run)
@@ -157,6 +170,16 @@ class Delete(Change):
         layout = {column: offset for offset, column in enumerate(self._source.columns)}
         self._places = [layout[statement.row[attnum]] for attnum in self.target.writer.attnums]
         self._returning = None if statement.returning is None else Returning(node, layout, compiler)
+        scan = self._source.scan
+        self.one_row: OneRow | None = None
+        if (
+            scan is not None
+            and scan.access.single
+            and self._returning is None
+            and not self.target.writer.indexes
+            and not self.target.keys.any
+        ):
+            self.one_row = DeleteByKey(scan, LockStrength.UPDATE)
 
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were deleted, the RETURNING rows)."""

@@ -20,8 +20,8 @@ from shardforge.sql.types.interval_text import parse_interval
 from shardforge.sql.types.registry import input_function
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
 
 NAME = "shardforge.as_of_system_time"
 

@@ -79,7 +79,7 @@ def _tables_written(session: Session) -> tuple[int, ...]:
     """The tables whose locks say that the transaction writes to them."""
     held = session.lock_owner.held
     return tuple(
-        sorted(t for t, modes in held.items() if max(modes) >= TableLockMode.ROW_EXCLUSIVE)
+        sorted(t for t, modes in held.items() if modes >= 1 << TableLockMode.ROW_EXCLUSIVE)
     )
 
 

@@ -33,8 +33,8 @@ from shardforge.sql.types.registry import (
 
 if TYPE_CHECKING:
     from shardforge.sql.bind.tree import OutputColumn
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
 
 Node = dict[str, Any]
 BATCH_ROWS = 2000

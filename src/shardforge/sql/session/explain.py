@@ -11,8 +11,8 @@ from shardforge.errors import QueryError, unsupported
 from shardforge.sql.session.outcome import Outcome
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
 
 Node = dict[str, Any]
 _OPTIONS = {

@@ -15,8 +15,8 @@ from shardforge.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from shardforge.sql.session.lifted import Form
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
     from shardforge.txn.following import FollowerStore
     from shardforge.txn.standby import StandbyStore
     from shardforge.txn.store import Store

@@ -12,7 +12,7 @@ from shardforge.errors import DatabaseError
 from shardforge.sql.bind.casts import depends_on_now
 from shardforge.sql.execute.expressions import Function
 from shardforge.sql.parse import Statement, Value
-from shardforge.sql.session.statements import Prepared
+from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.types.registry import input_function
 
 _VARIANTS_MAX: Final = 64

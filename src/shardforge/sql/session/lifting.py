@@ -23,8 +23,9 @@ from shardforge.sql.parse import Node, Statement, Value, kinds, lift, literals
 from shardforge.sql.parse.constants import INT4, INT8, NUMERIC, STRING
 from shardforge.sql.session.lifted import Conversion, Form, LiftedPlan
 from shardforge.sql.session.literal_nodes import LiteralNodes
+from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.session.same_meaning import compare, folded
-from shardforge.sql.session.statements import Prepared, is_planned, planned
+from shardforge.sql.session.statements import is_planned, planned
 from shardforge.sql.types import oids
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from shardforge.sql.session.settings import LEVEL
 from shardforge.txn.coordinator import Isolation, Transaction
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
     from shardforge.txn.following import FollowerStore
 
 

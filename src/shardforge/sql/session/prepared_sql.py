@@ -11,7 +11,8 @@ from shardforge.sql.bind import BindEnvironment, bind_scalar, resolve_type_name
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.session.cursors import Cursor, RowSource
 from shardforge.sql.session.outcome import Outcome, Row
-from shardforge.sql.session.statements import Prepared, effective_search_path
+from shardforge.sql.session.prepared import Prepared
+from shardforge.sql.session.statements import effective_search_path
 
 if TYPE_CHECKING:
     from shardforge.sql.session.session import Session

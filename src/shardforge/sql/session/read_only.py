@@ -1,4 +1,4 @@
-"""What a read-only transaction refuses, by the names that PostgreSQL gives to commands.
+"""What a read-only transaction refuses, by the names that PostgreSQL gives to commands; what a standby does.
 
 Source: PostgreSQL 15, ExecCheckXactReadOnly (execMain.c), ClassifyUtilityCommandAsReadOnly and CreateCommandTag
 (src/backend/tcop/utility.c).
@@ -13,7 +13,7 @@ from shardforge.errors import TransactionError
 from shardforge.sql.catalog.tablelocks import TableLockMode
 
 if TYPE_CHECKING:
-    from shardforge.sql.session.statements import Prepared
+    from shardforge.sql.session.prepared import Prepared
 
 Node = dict[str, Any]
 

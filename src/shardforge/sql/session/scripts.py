@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shardforge.errors import QueryError, TransactionError
 from shardforge.sql.parse import parse
 from shardforge.sql.session import utility
-from shardforge.sql.session.statements import Prepared
+from shardforge.sql.session.prepared import Prepared
 
 if TYPE_CHECKING:
     from shardforge.sql.session.session import Session

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from shardforge.errors import (
@@ -27,7 +26,6 @@ from shardforge.sql.catalog.sequences import SequenceState
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.catalog.tablelocks import LockOwner
 from shardforge.sql.execute import ExecContext, Executable
-from shardforge.sql.execute.deferral import DeferralMark
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
 from shardforge.sql.session import as_of, commit_key, lifting, older_snapshot, read_only, utility
@@ -37,10 +35,15 @@ from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US, Introspection
 from shardforge.sql.session.outcome import Outcome, Row
 from shardforge.sql.session.past import Past
+from shardforge.sql.session.prepared import Prepared
+from shardforge.sql.session.savepoint import Savepoint
 from shardforge.sql.session.settings import Settings
-from shardforge.sql.session.statements import Prepared, effective_search_path, prepare_statement
+from shardforge.sql.session.statements import effective_search_path, prepare_statement
 from shardforge.txn.commit import unknown_outcome
 from shardforge.txn.coordinator import Isolation, Transaction
+
+Names = tuple[CatalogSnapshot, tuple[str, ...], tuple[str, ...]]
+"""A catalog, search_path as it is set, and as it is searched."""
 
 _ISOLATION = {
     "read uncommitted": Isolation.READ_COMMITTED,
@@ -48,17 +51,6 @@ _ISOLATION = {
     "repeatable read": Isolation.REPEATABLE_READ,
     "serializable": Isolation.SERIALIZABLE,
 }
-
-
-@dataclass(slots=True)
-class Savepoint:
-    """What ROLLBACK TO restores."""
-
-    name: str
-    mark: int
-    settings: int
-    overlay: CatalogSnapshot | None
-    deferral: DeferralMark
 
 
 class Session:
@@ -98,7 +90,8 @@ class Session:
         self._context: ExecContext | None = None
         self._defaults_version = -1
         self._catalog_functions: CatalogFunctions | None = None
-        self._search_path: tuple[CatalogSnapshot, tuple[str, ...], tuple[str, ...]] | None = None
+        self._functions_for: Names | None = None
+        self._search_path: Names | None = None
         instance.add(self)
 
     # ------------------------------------------------------------ catalog and contexts
@@ -133,20 +126,22 @@ class Session:
                 session=self, coordinator=self.instance.store.coordinator, eval=evaluation,
                 row_numbers=self.instance.catalog.sequences, work_memory=self.instance.config.sql.work_memory,
             )  # fmt: skip
-        context.eval.transaction_us = self.transaction_us - UNIX_EPOCH_TO_2000_US
-        self.settings.transaction_us = context.eval.transaction_us
-        context.eval.statement_us = self.statement_us - UNIX_EPOCH_TO_2000_US
-        context.eval.catalog = self.settings.catalog = self.catalog_functions()
+        known, settings = context.eval, self.settings
+        known.transaction_us = settings.transaction_us = self.transaction_us - UNIX_EPOCH_TO_2000_US
+        known.statement_us = self.statement_us - UNIX_EPOCH_TO_2000_US
+        known.catalog = settings.catalog = self.catalog_functions()
         return context
 
     def catalog_functions(self) -> CatalogFunctions:
         """The catalog as SQL functions ask it; made again when the catalog or the search path has changed."""
-        catalog, search_path = self.catalog, self.search_path
+        names = self._names()
         known = self._catalog_functions
-        if known is None or known.snapshot is not catalog or known.search_path != search_path:
-            store = self.instance.catalog.sequences
-            known = CatalogFunctions(catalog, search_path, (store, self.sequences))
-            self._catalog_functions = known
+        if known is None or self._functions_for is not names:
+            catalog, _, search_path = self._functions_for = names
+            if known is None or known.snapshot is not catalog or known.search_path != search_path:
+                store = self.instance.catalog.sequences
+                known = CatalogFunctions(catalog, search_path, (store, self.sequences))
+                self._catalog_functions = known
         return known
 
     def virtual_context(self) -> Introspection:
@@ -160,13 +155,17 @@ class Session:
     @property
     def search_path(self) -> tuple[str, ...]:
         """search_path with "$user" replaced, behind the session's temporary schema once it has one."""
+        return self._names()[2]
+
+    def _names(self) -> Names:
+        """What names are looked up in now; the same object as long as that is the same."""
         catalog, names = self.catalog, self.settings.search_path
         known = self._search_path
         if known is None or known[0] is not catalog or known[1] is not names:
             path = effective_search_path(self.settings, self.user)
             known = (catalog, names, catalog.session_path(path, self.process_id))
             self._search_path = known
-        return known[2]
+        return known
 
     def adopt_transaction_defaults(self) -> None:
         """Outside a block, the next transaction has the session's defaults."""
@@ -241,18 +240,22 @@ class Session:
             utility.result_columns(statement.node, self),
         )  # fmt: skip
 
+    def is_fresh(self, prepared: Prepared) -> bool:
+        """Whether neither the catalog nor the settings have changed that a statement was bound to."""
+        return (
+            prepared.catalog_version == self.catalog.version
+            and prepared.binding == self.settings.binding
+        )
+
     def refreshed(self, prepared: Prepared) -> Prepared:
         """`prepared`, made again when the catalog or the settings it was bound to have changed since.
 
         Raises QueryError 0A000 when its result columns are no longer the same.
         """
-        if prepared.executable is None or (
-            prepared.catalog_version == self.catalog.version
-            and prepared.binding == self.settings.binding
-        ):
+        if prepared.executable is None or self.is_fresh(prepared):
             return prepared
         again = self.prepare_parsed(prepared.parsed(), prepared.declared_types)
-        if _shape(again) != _shape(prepared):
+        if again.shape != prepared.shape:
             raise QueryError("cached plan must not change result type", "0A000")
         return again
 
@@ -456,23 +459,58 @@ class Session:
 
     def _needs_no_transaction(self, executable: Executable) -> bool:
         return (
-            executable.reads_one_key
+            executable.point is not None
             and self._transaction is None
             and self.status == "I"
             and self.settings.isolation == "read committed"
             and not self.settings.as_of
         )
 
-    def run_now(self, prepared: Prepared, params: Sequence[Any]) -> list[Row] | None:
-        """The rows of a statement that needs neither a transaction nor any waiting; None: it takes `run`."""
+    def run_now(self, prepared: Prepared, params: Sequence[Any]) -> Outcome | None:
+        """Run a statement that need not wait. None, or an error: nothing was changed, and `run` may be tried."""
+        if self.status == "E":
+            return None
         executable = prepared.executable
-        if executable is None or not self._needs_no_transaction(executable):
+        if executable is None:
+            return utility.run_now(self, prepared)
+        point = executable.point
+        if point is None and executable.one_row is None:
             return None
         if self.past is not None and not self.past.ready_now(prepared):
             return None
         if prepared.constants is not None:
             params = prepared.constants
-        return executable.read_one_now(self.context(), params)
+        if point is not None and self._needs_no_transaction(executable):
+            return _selected(prepared, point.read_now(self.context(), params))
+        return self._run_within(prepared, executable, params)
+
+    def _run_within(
+        self, prepared: Prepared, executable: Executable, params: Sequence[Any]
+    ) -> Outcome | None:
+        """As `run_now`, in the session's transaction."""
+        if self.past is not None or self.settings.as_of:
+            return None
+        point, one_row = executable.point, executable.one_row
+        if one_row is not None and self.read_only:
+            return None
+        context = self.context()
+        transaction = context.transaction = self.transaction()
+        if not self._lock_tables_now(prepared):
+            return None
+        transaction.begin_statement()
+        if point is not None:
+            return _selected(prepared, point.read_within(context, params))
+        assert one_row is not None, "it is one or the other"
+        count = one_row.change_now(context, params)
+        return None if count is None else Outcome(f"{prepared.tag} {count}")
+
+    def _lock_tables_now(self, prepared: Prepared) -> bool:
+        """As `_lock_tables`, if that needs no waiting and no DDL came first."""
+        locks, owner = self.instance.catalog.locks, self.lock_owner
+        for table, mode, _ in prepared.locks:
+            if not locks.try_acquire(owner, table, mode):
+                return False
+        return self.is_fresh(prepared)
 
     async def run(self, prepared: Prepared, params: Sequence[Any] = ()) -> Outcome:
         """Run one statement in the session's transaction. Raises what it raises; the caller then calls `fail`."""
@@ -481,6 +519,9 @@ class Session:
                 "current transaction is aborted, commands ignored until end of transaction block",
                 "25P02",
             )
+        outcome = self.run_now(prepared, params)
+        if outcome is not None:
+            return outcome
         executable = prepared.executable
         if executable is None:
             try:
@@ -493,7 +534,8 @@ class Session:
             params = prepared.constants
         context = self.context()
         if self.past is None and self._needs_no_transaction(executable):
-            rows = await executable.read_one(context, params)
+            assert executable.point is not None, "it reads one key"
+            rows = await executable.point.read_latest(context, params)
             return Outcome("SELECT", prepared.columns, rows=rows)
         past = self.past
         if past is not None:
@@ -578,5 +620,5 @@ class Session:
         self.instance.remove(self)
 
 
-def _shape(prepared: Prepared) -> list[tuple[str, int]]:
-    return [(column.name, column.type) for column in prepared.columns or ()]
+def _selected(prepared: Prepared, rows: list[Row] | None) -> Outcome | None:
+    return None if rows is None else Outcome(f"SELECT {len(rows)}", prepared.columns, rows=rows)

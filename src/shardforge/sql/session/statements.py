@@ -1,24 +1,23 @@
 """Prepared statements: text to something that can be run, through the node's plan cache.
 
-A `Prepared` is bound to one catalog version and one set of binding settings; a session that has moved on prepares
-again from the text. Statements over a session's own uncommitted DDL are not shared.
+Statements over a session's own uncommitted DDL are not shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from shardforge.errors import QueryError
 from shardforge.sql.bind import BindEnvironment, bind_statement
 from shardforge.sql.bind.tree import BoundStatement, OutputColumn
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
-from shardforge.sql.execute import Executable, compile_plan
-from shardforge.sql.parse import Statement, parse
+from shardforge.sql.execute import compile_plan
+from shardforge.sql.parse import Statement
 from shardforge.sql.plan import plan
+from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.session.settings import Settings
-from shardforge.sql.session.table_use import TableUse, tables_used
+from shardforge.sql.session.table_use import tables_used
 
 PLANNABLE = {
     "SelectStmt": "select",
@@ -28,45 +27,6 @@ PLANNABLE = {
 }
 UNKNOWN_TYPES = (0, 705)
 TEXT = 25
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A statement ready to run. `kind` is the lower-case statement kind, such as 'select' or 'createstmt'."""
-
-    statement: Statement
-    kind: str
-    parameter_types: tuple[int, ...]
-    columns: tuple[OutputColumn, ...] | None
-    executable: Executable | None
-    catalog_version: int
-    binding: tuple[Any, ...]
-    declared_types: tuple[int, ...] = ()
-    by_sql: bool = False
-    """Made by PREPARE rather than by the protocol."""
-    locks: tuple[TableUse, ...] = ()
-    """The tables to lock before it runs."""
-    constants: tuple[Any, ...] | None = None
-    """The values of the literals that were lifted out of the text: what the executable runs with."""
-
-    @property
-    def node(self) -> dict[str, Any]:
-        """The parser's tree: one key, the node's name."""
-        return self.statement.node
-
-    @property
-    def text(self) -> str:
-        """The statement's text."""
-        return self.statement.text
-
-    @property
-    def tag(self) -> str:
-        """The word of the command tag."""
-        return "INSERT 0" if self.kind == "insert" else self.kind.upper()
-
-    def parsed(self) -> Statement:
-        """The statement with its whole tree, which one with lifted constants does not keep."""
-        return self.statement if self.constants is None else parse(self.text)[0]
 
 
 def kind_of(node: dict[str, Any]) -> str:

@@ -32,13 +32,14 @@ from shardforge.sql.types.interval_text import (
 )
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
 
 Node = dict[str, Any]
 Run = Callable[["Session", Node, "Prepared", Sequence[Any]], Awaitable[Outcome]]
 
 TEXT = 25
+_BEGIN_TAGS = {"TRANS_STMT_BEGIN": "BEGIN", "TRANS_STMT_START": "START TRANSACTION"}
 _TRANSACTION_ENDS = {
     "TRANS_STMT_COMMIT",
     "TRANS_STMT_ROLLBACK",
@@ -79,13 +80,25 @@ def result_columns(node: Node, session: Session) -> tuple[OutputColumn, ...] | N
     return None
 
 
-async def run(session: Session, prepared: Prepared, params: Sequence[Any]) -> Outcome:
+def run(session: Session, prepared: Prepared, params: Sequence[Any]) -> Awaitable[Outcome]:
     """Carry out a utility statement."""
     ((name, node),) = prepared.node.items()
     function = _TABLE.get(name)
     if function is not None:
-        return await function(session, node, prepared, params)
-    return await _ddl(session, prepared)
+        return function(session, node, prepared, params)
+    return _ddl(session, prepared)
+
+
+def run_now(session: Session, prepared: Prepared) -> Outcome | None:
+    """Carry out a plain BEGIN outside a block; None, and nothing done, for anything else."""
+    if prepared.kind != "transactionstmt" or session.in_block:
+        return None
+    node = prepared.node["TransactionStmt"]
+    tag = _BEGIN_TAGS.get(node["kind"])
+    if tag is None or "options" in node:
+        return None
+    session.begin_block()
+    return Outcome(tag)
 
 
 async def _ddl(session: Session, prepared: Prepared) -> Outcome:
@@ -102,19 +115,24 @@ async def _ddl(session: Session, prepared: Prepared) -> Outcome:
 # ---------------------------------------------------------------- transactions
 
 
-async def _transaction(
+def _transaction(
     session: Session, node: Node, prepared: Prepared, params: Sequence[Any]
-) -> Outcome:
+) -> Awaitable[Outcome]:
     kind = node["kind"]
-    if kind in ("TRANS_STMT_BEGIN", "TRANS_STMT_START"):
+    if kind in ("TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK"):
+        return _end(session, node, commit=kind == "TRANS_STMT_COMMIT")
+    return _within(session, node, kind)
+
+
+async def _within(session: Session, node: Node, kind: str) -> Outcome:
+    """A statement of transaction control that does not end the transaction."""
+    if kind in _BEGIN_TAGS:
         if session.in_block:
             session.notice("WARNING", "25001", "there is already a transaction in progress")
         else:
             session.begin_block()
         _set_modes(session, node.get("options", []), prefix="transaction_")
-        return Outcome("BEGIN" if kind == "TRANS_STMT_BEGIN" else "START TRANSACTION")
-    if kind in ("TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK"):
-        return await _end(session, node, commit=kind == "TRANS_STMT_COMMIT")
+        return Outcome(_BEGIN_TAGS[kind])
     if kind in ("TRANS_STMT_SAVEPOINT", "TRANS_STMT_RELEASE", "TRANS_STMT_ROLLBACK_TO"):
         word = {"TRANS_STMT_SAVEPOINT": "SAVEPOINT", "TRANS_STMT_RELEASE": "RELEASE SAVEPOINT"}.get(
             kind, "ROLLBACK TO SAVEPOINT"
