@@ -88,9 +88,15 @@ def test_each_command_is_applied_once_and_in_order(seed: int) -> None:
 
     async def run() -> Shard:
         shard = Shard(choice)
-        stream = Stream(
-            shard.submit, shard.where, lambda _: None, lambda command: learned.append(command.txn)
-        )
+
+        def new_stream() -> Stream:
+            stream = Stream(
+                shard.submit, shard.where, lambda _: None, lambda c: learned.append(c.txn)
+            )
+            stream.begin(shard.state.number)
+            return stream
+
+        stream = new_stream()
 
         def done(number: int, outcome: Outcome) -> None:
             assert number not in outcomes, "told once"
@@ -102,6 +108,9 @@ def test_each_command_is_applied_once_and_in_order(seed: int) -> None:
             order(command, lambda outcome, number=number: done(number, outcome))
             if choice.random() < 0.5:
                 await asyncio.sleep(choice.choice([0, 0.002]))
+            if choice.random() < 0.1 and stream.hold():  # led here in between, and elsewhere again
+                stream.close()
+                stream = new_stream()
         await asyncio.wait_for(stream.idle(), 20)
         return shard
 
@@ -127,6 +136,7 @@ def test_the_end_of_a_tenure_leaves_what_is_under_way_unknown() -> None:
             return await never
 
         stream = Stream(submit, where, lambda _: None, lambda _: None)
+        stream.begin(0)
         stream.propose(commit(1), told.append)
         await asyncio.sleep(0)
         stream.propose(commit(2), told.append)
@@ -155,3 +165,34 @@ def test_what_comes_before_its_predecessor_is_refused_as_a_whole() -> None:
     shard = Shard(random.Random(0))
     assert shard.apply(Run(TENURE, 2, [commit(2)])) is Outcome.REFUSED
     assert shard.state.number == 0
+
+
+def test_a_stream_that_is_held_or_has_not_begun_sends_nothing() -> None:
+    async def run() -> list[tuple[int, int]]:
+        sent: list[tuple[int, int]] = []
+
+        async def submit(first: int, commands: Sequence[Numbered]) -> Reached | None:
+            sent.append((first, len(commands)))
+            return Reached(9, first + len(commands) - 1, (), SHARD)
+
+        async def where() -> Reached | None:
+            raise AssertionError("nothing is in doubt")
+
+        stream = Stream(submit, where, lambda _: None, lambda _: None)
+        assert stream.hold()
+        stream.release()
+        stream.propose(commit(1), lambda _: None)
+        await asyncio.sleep(0.01)
+        assert not sent
+        assert not stream.hold(), "one waits"
+        stream.begin(7)  # it was led here in between: 7 commands are older
+        await stream.idle()
+        assert stream.hold()
+        stream.propose(commit(2), lambda _: None)
+        await asyncio.sleep(0.01)
+        assert sent == [(8, 1)]
+        stream.release()
+        await stream.idle()
+        return sent
+
+    assert asyncio.run(run()) == [(8, 1), (9, 1)]

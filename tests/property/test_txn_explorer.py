@@ -25,6 +25,7 @@ import pytest
 from shardforge.config import Config
 from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId
+from shardforge.shard.command import Record
 from shardforge.shard.descriptor import initial_shards
 from shardforge.shard.files import MemoryFiles
 from shardforge.shard.log import MemoryLog
@@ -35,6 +36,7 @@ from shardforge.storage.memory import MemoryEngine
 from shardforge.txn.commit import CommitProcess
 from shardforge.txn.coordinator import Isolation, LockStrength, WaitPolicy
 from shardforge.txn.locks import LockTable
+from shardforge.txn.participant import Participant
 from shardforge.txn.store import Store, start_store
 
 KEYS = [b"h\x00\x00a", b"h\x00\x01b", b"h\x00\x3ec", b"h\x00\x3fd"]
@@ -401,12 +403,10 @@ def _add_without_exclusion(self, mark):
 
 
 def orphans_are_aborted_without_asking(monkeypatch):
-    monkeypatch.setattr("shardforge.txn.resolver.record_of", _aborted)
+    monkeypatch.setattr(Participant, "record", _aborted)
 
 
-def _aborted(engine, anchor, txn):
-    from shardforge.shard.command import Record
-
+async def _aborted(self, anchor, txn):
     return Record(0)
 
 

@@ -251,11 +251,11 @@ def prepare_ignores_the_term(monkeypatch):
     original = command_module._APPLY[Prepare]
 
     def careless(self, command):
-        self._term, term = command.term, self._term
+        self._named, named = command.term, self._named
         try:
             return original(self, command)
         finally:
-            self._term = term
+            self._named = named
 
     monkeypatch.setitem(command_module._APPLY, Prepare, careless)
 

@@ -10,9 +10,8 @@ from unittest.mock import patch
 import pytest
 
 from shardforge.shard.command import Application, Outcome, Run
-from shardforge.shard.replica import Replica
+from shardforge.shard.remote.stream import Stream
 from shardforge.sim.run import simulate
-from shardforge.txn import store
 
 MINUTES = 0.25
 MOVING = ("move", "split", "one-way", "partition", "weather", "crash")
@@ -36,33 +35,40 @@ def test_a_shard_moves_under_every_fault() -> None:
 # ---- broken builds -----------------------------------------------------------------------------------
 
 
-async def _term(meta: Replica) -> int:
-    return meta.serving_term
-
-
 def _over_gaps(application: Application, command: Run) -> Outcome:
     application.number = max(application.number, command.first - 1)
     return _run(application, command)
 
 
-_run = Application._run
+def _from_one(stream: Stream, _number: int) -> None:
+    _begin(stream, 0)
 
-MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
-    "tenures numbered by the term": ("bank", MOVING, patch.object(store, "new_tenure", _term)),
+
+_run = Application._run
+_begin = Stream.begin
+
+MUTANTS: dict[str, tuple[str, int, Sequence[str], AbstractContextManager[Any]]] = {
     "commands that pass over others": (
         "bank",
+        5,
         MOVING,
         patch.dict("shardforge.shard.command._APPLY", {Run: _over_gaps}),
+    ),
+    "a shard that goes elsewhere again counts from one": (
+        "bank",
+        3,
+        ("move", "split"),
+        patch.object(Stream, "begin", _from_one),
     ),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_build_is_noticed(name: str) -> None:
-    workload, faults, broken = MUTANTS[name]
+    workload, nodes, faults, broken = MUTANTS[name]
     with broken:
         for seed in range(60):
-            report = simulate(seed, minutes=MINUTES, workload=workload, nodes=5, faults=faults)
+            report = simulate(seed, minutes=MINUTES, workload=workload, nodes=nodes, faults=faults)
             if report.violations:
                 return
     pytest.fail("60 seeds found nothing wrong")

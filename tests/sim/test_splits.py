@@ -46,7 +46,7 @@ def test_nothing_is_wrong_while_shards_split(first: int) -> None:
         report = _simulate(seed)
         assert not report.violations, report
         splits += report.splits
-    assert splits >= BATCH
+    assert splits > BATCH // 2
 
 
 def test_a_node_that_misses_a_shard_leaves_leading_to_others() -> None:
@@ -73,7 +73,7 @@ MUTANTS: dict[str, tuple[str, list[AbstractContextManager[Any]]]] = {
     "commits under way are torn in two": (
         "append",
         [
-            patch.object(splitting, "_drained", _drained_at_once),
+            patch.object(splitting, "drained", _drained_at_once),
             patch.object(Application, "_holds", lambda *_: True),
         ],
     ),

@@ -43,15 +43,14 @@ def documented_keys() -> dict[tuple[str, str], tuple[Any, str]]:
 
 
 def test_every_key_is_in_the_reference_and_no_other() -> None:
-    keys = {(section, name) for section, name, _, _, _ in entries(Config())}
+    keys = {(section, name) for section, name, _, _ in entries(Config())}
     assert set(documented_keys()) == keys
 
 
 def test_the_reference_says_what_the_keys_say() -> None:
     documented = documented_keys()
-    for section, name, _, doc, later in entries(Config()):
-        expected = f"{doc} *Later: {later}.*" if later else doc
-        assert documented[section, name][1] == expected, f"{section}.{name}"
+    for section, name, _, doc in entries(Config()):
+        assert documented[section, name][1] == doc, f"{section}.{name}"
 
 
 def test_the_reference_gives_the_defaults(tmp_path: Path) -> None:
@@ -70,7 +69,7 @@ def test_the_reference_gives_the_defaults(tmp_path: Path) -> None:
 def test_the_sample_has_every_key_with_its_meaning() -> None:
     text = read("docs", "shardforge.toml")
     sample = tomllib.loads(text)
-    keys = {(section, name): (doc, later) for section, name, _, doc, later in entries(Config())}
+    keys = {(section, name): doc for section, name, _, doc in entries(Config())}
     assert {(section, name) for section, table in sample.items() for name in table} == set(keys)
     assert load(ROOT / "docs" / "shardforge.toml") == Config()
     lines = text.splitlines()
@@ -79,9 +78,8 @@ def test_the_sample_has_every_key_with_its_meaning() -> None:
         if heading := re.fullmatch(r"\[(\w+)\]", line):
             section = heading[1]
         elif setting := re.match(r"(\w+) = ", line):
-            doc, later = keys[section, setting[1]]
-            waits = f" Not yet in force: waits for {later}." if later else ""
-            assert lines[number - 1] == f"# {doc}{waits}", f"[{section}] {setting[1]}"
+            doc = keys[section, setting[1]]
+            assert lines[number - 1] == f"# {doc}", f"[{section}] {setting[1]}"
 
 
 def modules_named(document: str) -> set[str]:

@@ -16,20 +16,27 @@ class Leadership:
     """A host of which the test says whether it leads."""
 
     def __init__(self) -> None:
-        self.leads_all = False
-        self.alone = False
+        self.leads_voting = False
         self.meta_leads = False
-        self.node = 1
+        self.serving_term = 0
         self._listener: Callable[[Any], None] = lambda _replica: None
 
     def listen(self, listener: Callable[[Any], None]) -> None:
         self._listener = listener
 
+    def listen_to_tenures(self, listener: Callable[[Any], None]) -> None:
+        """None younger begins elsewhere."""
+
+    @property
+    def meta(self) -> Leadership:
+        return self
+
     def find_meta(self) -> None:
         return None
 
     def become(self, *, leader: bool) -> None:
-        self.leads_all = self.meta_leads = leader
+        self.leads_voting = self.meta_leads = leader
+        self.serving_term = int(leader)
         self._listener(None)
 
 
@@ -38,12 +45,17 @@ class Work:
 
     standby = False
 
-    def __init__(self) -> None:
+    def __init__(self, host: Leadership) -> None:
+        self._host = host
         self.may_end = asyncio.Event()
         self.may_end.set()
         self.ends = asyncio.Event()
         self.over = asyncio.Event()
         self.ended = 0
+
+    @property
+    def stands(self) -> bool:
+        return self._host.meta_leads
 
     async def end(self) -> None:
         self.ends.set()
@@ -71,7 +83,7 @@ class Tenures:
         self.leading.start()
 
     async def _begin(self) -> Work:
-        self.made.append(Work())
+        self.made.append(Work(self.host))
         self.began_once.set()
         self.on_made()
         return self.made[-1]

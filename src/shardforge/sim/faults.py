@@ -197,9 +197,13 @@ class Faults:
                     [Move(shard.descriptor.id, choice.choice(voters), target)], now
                 )
             elif others:
-                transfer = Transfer(shard.descriptor.id, shard.leader, choice.choice(others))
+                there = Transfer(shard.descriptor.id, shard.leader, choice.choice(others))
                 governing.history.hand_over(shard.descriptor.id, now)
-                governing.relocation.hand_over(transfer)
+                governing.relocation.hand_over(there)
+                await asyncio.sleep(seconds)
+                if node.governing is governing:
+                    back = Transfer(there.shard, there.target, there.source)
+                    governing.relocation.hand_over(back)
             self.moves += 1
             await asyncio.sleep(seconds)
             return

@@ -24,15 +24,19 @@ async def take_over(store: Store, clock: Clock, shard: ShardId) -> None:
     async with store.reshaping:
         before = participant_of(store.coordinator, shard)
         replica = store.host.find(shard)
-        if before.local or replica is None:
+        if before.remote is None or replica is None:
             return
         with store.coordinator.fences.around(before.descriptor.span):
             await drained(store.coordinator, clock, before)
-            replica.hand_over(store.host.node)
-            await _until(
-                clock, lambda: bool(replica.serving_term), f"shard {shard} is led elsewhere"
-            )
-            await store.lead_here(before, replica)
+            await before.remote.hold()  # the next one to count commands begins where this one ended
+            try:
+                replica.hand_over(store.host.node)
+                await _until(
+                    clock, lambda: bool(replica.serving_term), f"shard {shard} is led elsewhere"
+                )
+                await store.lead_here(before, replica)
+            finally:
+                before.remote.release()
 
 
 async def hand_off(store: Store, clock: Clock, shard: ShardId, to: NodeId) -> None:

@@ -143,6 +143,7 @@ class RemoteReplica:
             answer = await self._reached_by(lambda head: BeginTenure(head))
         self._reach(answer.index)
         self.descriptor = answer.descriptor
+        self._stream.begin(answer.number)
 
     def open(self) -> None:
         """Let transactions in: what older tenures prepared is known."""
@@ -195,6 +196,15 @@ class RemoteReplica:
     async def idle(self) -> None:
         """Return when no command is under way."""
         await self._stream.idle()
+
+    async def hold(self) -> None:
+        """Return when no command is under way, nor will be until `release`."""
+        while not self._stream.hold():
+            await self._stream.idle()
+
+    def release(self) -> None:
+        """Order what was proposed meanwhile."""
+        self._stream.release()
 
     def _reach(self, index: int) -> None:
         self.index = max(self.index, index)

@@ -35,7 +35,7 @@ class _Numbered(NamedTuple):
 
 
 class Stream:
-    """One shard's commands. `submit` sends some of them, the first of which has the number given.
+    """One shard's commands, sent once it has begun. `submit` sends some, the first of which has the number given.
 
     `submit` and `where` return what the leader says, or None when it is not known who leads; they may take a while.
     """
@@ -53,6 +53,7 @@ class Stream:
         self._reached = reached
         self._applied = applied
         self._next = 1
+        self._begun = self._held = False
         self._waiting: deque[_Numbered] = deque()
         """Not sent yet."""
         self._sent: deque[_Numbered] = deque()
@@ -63,6 +64,37 @@ class Stream:
         self._due = False
         self._closed = False
         self._idle_waiters: list[asyncio.Future[None]] = []
+
+    # ---- when it may send ------------------------------------------------------------------------
+
+    def begin(self, number: int) -> None:
+        """Send from now on. The tenure has begun in the shard, and its commands have come to `number` there.
+
+        That is not 0 where a shard that was led here in between is led elsewhere again, in the same tenure.
+        """
+        first = self._next = number + 1
+        self._waiting = deque(
+            one._replace(number=n) for n, one in enumerate(self._waiting, start=first)
+        )
+        self._next += len(self._waiting)
+        self._begun = True
+        self._send_soon()
+
+    def hold(self) -> bool:
+        """Send nothing more, if nothing is under way: whoever counts on from here must know how far it came."""
+        if not self._is_idle:
+            return False
+        self._held = True
+        return True
+
+    def release(self) -> None:
+        """Send what waits, and go on."""
+        self._held = False
+        self._send_soon()
+
+    @property
+    def _is_idle(self) -> bool:
+        return not (self._waiting or self._sent or self._deferred)
 
     # ---- what is proposed ------------------------------------------------------------------------
 
@@ -100,7 +132,7 @@ class Stream:
 
     async def idle(self) -> None:
         """Return when nothing is under way, or the stream is closed."""
-        while (self._waiting or self._sent or self._deferred) and not self._closed:
+        while not (self._is_idle or self._closed):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle_waiters.append(waiter)
             await waiter
@@ -137,7 +169,8 @@ class Stream:
         while (
             self._waiting
             and self._finding is None
-            and not self._closed
+            and self._begun
+            and not (self._held or self._closed)
             and len(self._messages) < MESSAGES_MAX
             and len(self._sent) < UNDER_WAY_MAX
         ):
