@@ -79,8 +79,9 @@ class Conversation:
                 continue
             if kind == TERMINATE:
                 return
-            # A Sync behind a statement that waited has nothing to wait for as a rule.
-            if kind != SYNC or self._skipping or not self._sync_now(body):
+            # A Sync behind a statement that waited has nothing to wait for as a rule; one that is half done has.
+            begun = self._begun is not None
+            if begun or kind != SYNC or self._skipping or not self._sync_now(body):
                 await self._answer(kind, body)
             if self._connection.terminated is not None:
                 raise self._connection.terminated
