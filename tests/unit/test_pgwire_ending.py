@@ -1,13 +1,15 @@
-"""Connections whose node ceases to serve: each ends, and what it was told of its last commit is true."""
+"""What a connection is told of its commits is true: not before they have ended, also when its node ceases to serve."""
 
 from __future__ import annotations
 
 import asyncio
 
 import asyncpg
+import pytest
 
 from shardforge.errors import TransactionError
 from shardforge.node import Node
+from shardforge.txn.transaction import Transaction
 from tests.inprocess import run as run_sql
 from tests.inprocess import running_node, session_of
 from tests.peers import run, until
@@ -16,6 +18,40 @@ from tests.peers import run, until
 async def connect(node: Node) -> asyncpg.Connection:
     host, port = node.address
     return await asyncpg.connect(host=host, port=port, user="shardforge", database="shardforge")
+
+
+def test_nothing_is_acknowledged_before_its_commit_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Execute and Sync come together: the Sync meets a session whose commit has begun, and is not settled."""
+
+    async def whole() -> None:
+        async with running_node() as node:
+            client = await connect(node)
+            await client.execute("CREATE TABLE t (id int PRIMARY KEY)")
+            insert = await client.prepare("INSERT INTO t VALUES ($1)")
+            gate, reached = asyncio.Event(), asyncio.Event()
+            commit = Transaction.commit
+
+            async def held(transaction: Transaction) -> None:
+                reached.set()
+                await gate.wait()
+                await commit(transaction)
+
+            monkeypatch.setattr(Transaction, "commit", held)
+            told = asyncio.create_task(insert.fetch(1))
+            await reached.wait()
+            monkeypatch.undo()
+            other = await connect(node)
+            assert await other.fetchval("SELECT count(*) FROM t") == 0
+            assert not told.done()
+            gate.set()
+            await told
+            assert await other.fetchval("SELECT count(*) FROM t") == 1
+            await other.close()
+            await client.close()
+
+    run("uvloop", whole)
 
 
 def test_no_commit_is_told_wrongly() -> None:
