@@ -154,13 +154,22 @@ def test_a_foreign_key_newer_than_the_snapshot_is_checked() -> None:
         "alter table items drop constraint items_pkey, add primary key (code)",
     ],
 )
+@pytest.mark.parametrize(
+    "use",
+    [
+        "select count(*) from items",
+        "select n from items where id = 3",
+        "update items set code = 1 where id = 3",
+        "delete from items where id = 3",
+    ],
+)
 def test_rows_that_were_rewritten_after_the_snapshot_are_not_taken_for_none(
-    level: str, change: str
+    level: str, change: str, use: str
 ) -> None:
     async def scenario(reader: Session, ddl: Session) -> None:
         await begin(reader, level)
         await run(ddl, change)
-        error = await failure(reader, "select count(*) from items")
+        error = await failure(reader, use)
         assert error.sqlstate == "40001"
         assert error.message == "could not serialize access due to concurrent DDL"
         await run(reader, "rollback")

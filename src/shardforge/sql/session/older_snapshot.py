@@ -19,8 +19,8 @@ from shardforge.sql.catalog.descriptors import Index
 from shardforge.sql.catalog.snapshot import Change
 
 if TYPE_CHECKING:
+    from shardforge.sql.session.prepared import Prepared
     from shardforge.sql.session.session import Session
-    from shardforge.sql.session.statements import Prepared
 
 
 def adapted(session: Session, prepared: Prepared, snapshot: Timestamp) -> Prepared:

@@ -36,7 +36,7 @@ from shardforge.sql.session.introspection import UNIX_EPOCH_TO_2000_US, Introspe
 from shardforge.sql.session.outcome import Outcome, Row
 from shardforge.sql.session.past import Past
 from shardforge.sql.session.prepared import Prepared
-from shardforge.sql.session.savepoint import Savepoint
+from shardforge.sql.session.savepoint import Savepoints
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.statements import effective_search_path, prepare_statement
 from shardforge.txn.commit import unknown_outcome
@@ -74,7 +74,7 @@ class Session:
         self.cursors: dict[str, Cursor] = {}
         self.notices: list[tuple[str, DatabaseError]] = []
         self.sequences = SequenceState(self.settings)
-        self.savepoints: list[Savepoint] = []
+        self.savepoints = Savepoints(self)
         self.lock_owner = LockOwner(self.process_id)
         """The transaction's table locks."""
         self.overlay: CatalogSnapshot | None = None
@@ -416,35 +416,6 @@ class Session:
             await transaction.rollback()
             self.instance.telemetry.transactions_rolled_back_total += 1
 
-    def savepoint(self, name: str) -> None:
-        """SAVEPOINT."""
-        mark = self.transaction().savepoint()
-        deferral = self.context().deferral.mark()
-        self.savepoints.append(Savepoint(name, mark, self.settings.mark(), self.overlay, deferral))
-
-    def _find_savepoint(self, name: str) -> int:
-        for offset in range(len(self.savepoints) - 1, -1, -1):
-            if self.savepoints[offset].name == name:
-                return offset
-        raise TransactionError(f'savepoint "{name}" does not exist', "3B001")
-
-    def release(self, name: str) -> None:
-        """RELEASE SAVEPOINT: it and those after it are forgotten, their changes kept."""
-        offset = self._find_savepoint(name)
-        self.transaction().release(self.savepoints[offset].mark)
-        del self.savepoints[offset:]
-
-    def rollback_to(self, name: str) -> None:
-        """ROLLBACK TO SAVEPOINT: a failed block goes on from there."""
-        offset = self._find_savepoint(name)
-        savepoint = self.savepoints[offset]
-        self.transaction().rollback_to(savepoint.mark)
-        self.settings.rollback_to(savepoint.settings)
-        self.overlay = savepoint.overlay
-        self.context().deferral.rollback_to(savepoint.deferral)
-        del self.savepoints[offset + 1 :]
-        self.status = "T"
-
     # ------------------------------------------------------------ running
 
     def begin_statement(self, text: str) -> None:
@@ -497,6 +468,8 @@ class Session:
         transaction = context.transaction = self.transaction()
         if not self._lock_tables_now(prepared):
             return None
+        if 0 < transaction.snapshot < self.instance.catalog.changed:
+            return None  # its tables may have to be seen otherwise: `older_snapshot`
         transaction.begin_statement()
         if point is not None:
             return _selected(prepared, point.read_within(context, params))

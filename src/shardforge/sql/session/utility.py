@@ -139,8 +139,9 @@ async def _within(session: Session, node: Node, kind: str) -> Outcome:
         )
         if not session.in_block:
             raise TransactionError(f"{word} can only be used in transaction blocks", "25P01")
-        action = {"SAVEPOINT": session.savepoint, "RELEASE SAVEPOINT": session.release}.get(
-            word, session.rollback_to
+        savepoints = session.savepoints
+        action = {"SAVEPOINT": savepoints.begin, "RELEASE SAVEPOINT": savepoints.release}.get(
+            word, savepoints.rollback_to
         )
         action(node["savepoint_name"])
         return Outcome(
