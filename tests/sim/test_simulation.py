@@ -61,6 +61,8 @@ FOUND = [
     (3, "ddl", 3),
     # A leadership lost while a tenure began was not asked for again: nobody served any more.
     (1398, "counter", 7),
+    # A shard came to be led by the serving node before it had learnt what an older tenure had prepared there.
+    (13, "once", 3),
 ]
 """Seeds that once found a mistake: (seed, workload, nodes)."""
 

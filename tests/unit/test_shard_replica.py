@@ -254,7 +254,7 @@ def test_a_span_that_is_emptied_after_much_work_is_followed_by_a_flush(tmp_path,
         store = await open_store(data, Config(), SystemClock(), blocking)
         try:
             await write(store, {A: bytes((2 << 20) if much else 100)})
-            await store.coordinator.clear([(A, A + b"\0")])
+            await store.coordinator.clear([(A, A + b"\0")], 0)
             replica = store.router.shard_of(A).replica
             await replica.drain()
             await replica._flushing.settled()

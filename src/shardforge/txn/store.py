@@ -54,6 +54,9 @@ from shardforge.txn.snapshots import Snapshots
 
 Metrics = dict[str, int]
 
+SETTLE_SECONDS = 0.5
+"""How long until what could not be settled is tried again."""
+
 NeighboursOf = Callable[[int], Neighbours]
 """Those of a tenure."""
 
@@ -73,6 +76,7 @@ class Store:
         host: Host,
         tenure: int,
         shards: Iterable[ShardDescriptor],
+        begun: Iterable[ShardId],
         clock: Clock,
         blocking: Blocking,
         retention_us: int,
@@ -80,9 +84,13 @@ class Store:
         *,
         asynchronous: bool,
     ) -> None:
-        """`neighbours`: how shards that are not led here are reached; None where all of them are."""
+        """`begun`: the shards that were led here when the tenure began in them.
+
+        `neighbours`: how shards that are not led here are reached; None where all of them are.
+        """
         self.host = host
         self.tenure = tenure
+        self._begun = set(begun)
         self.neighbours = None if neighbours is None else neighbours(tenure)
         self._term = host.meta.serving_term
         self.locks = LockTable()
@@ -111,10 +119,16 @@ class Store:
     def _participant(self, shard: ShardDescriptor) -> Participant:
         replica = self.host.find(shard.id)
         alone = self.neighbours is None or self.host.alone
-        if replica is not None and (replica.serving_term or alone):
-            participant = Participant(replica, self.locks)
-            replica.recover = partial(recover_marks, participant)
-            return participant
+        if replica is not None and (alone or (replica.serving_term and shard.id in self._begun)):
+            return self._local(replica)
+        return self._elsewhere(shard)
+
+    def _local(self, replica: Replica) -> Participant:
+        participant = Participant(replica, self.locks)
+        replica.recover = partial(recover_marks, participant)
+        return participant
+
+    def _elsewhere(self, shard: ShardDescriptor) -> Participant:
         assert self.neighbours is not None, "somebody else leads it"
         return Participant(RemoteReplica(shard, self.neighbours), self.locks)
 
@@ -153,12 +167,15 @@ class Store:
     def _divided(self, parent: Replica, child: Replica) -> None:
         """A shard that is led here was split: from this moment on its upper part is routed to the child."""
         if any(participant.replica is parent for participant in self.participants):
-            self.admit(parent.id, child.descriptor)
+            self._begun.add(child.id)
+            self._admit(parent.id, self._participant(child.descriptor))
 
     def admit(self, parent: ShardId, child: ShardDescriptor) -> None:
-        """Route a new shard's keys to it."""
-        participant = self._participant(child)
-        self.garbage.divided(parent, child)
+        """Route a new shard's keys to it: wherever it is led, the tenure begins in it first."""
+        self._admit(parent, self._elsewhere(child))
+
+    def _admit(self, parent: ShardId, participant: Participant) -> None:
+        self.garbage.divided(parent, participant.descriptor)
         self.router.replace([*self.participants, participant])
         if participant.remote is not None:
             self._spawn(self.attach(participant))
@@ -166,38 +183,60 @@ class Store:
     async def lead_here(self, before: Participant, replica: Replica) -> None:
         """A shard that was led elsewhere is led here now. Nothing is under way in it. Raises ConsensusError."""
         await begin_here(replica, self.tenure)
+        after = self._local(replica)
+        await recover_marks(after)  # what older tenures prepared may not have been learnt of yet
         if not replica.serving_term:
+            replica.recover = nothing_lost
             raise ConsensusError(f"shard {replica.id} is led elsewhere again")
-        self._exchange(before, self._participant(replica.descriptor))
+        self._begun.add(replica.id)
+        self._exchange(before, after)
+        self._admit_children(replica.descriptor)
+        self._spawn(self._settle(replica.descriptor))
 
     def lead_elsewhere(self, before: Participant) -> Participant:
         """A shard that is led here is not any more. Nothing is under way in it; it serves once its leader is found."""
-        assert self.neighbours is not None, "there are others"
-        after = Participant(RemoteReplica(before.descriptor, self.neighbours), self.locks)
+        after = self._elsewhere(before.descriptor)
         self._exchange(before, after)
         self._spawn(self.attach(after))
         return after
 
     def _exchange(self, before: Participant, after: Participant) -> None:
-        assert not before.pending.marks, "the shard is fenced off, and drained"
+        marks = before.pending.marks.values()
+        assert all(mark.orphan for mark in marks), "the shard is fenced off, and drained"
         self.router.replace([after if one is before else one for one in self.participants])
         self._let_go(before)
 
     async def attach(self, participant: Participant) -> None:
-        """Let the tenure begin in a shard elsewhere, and then transactions in."""
+        """Let the tenure begin in a shard elsewhere, and then transactions in; unless it comes to be led here first."""
         remote = participant.remote
         assert remote is not None, "it is led elsewhere"
-        span = remote.descriptor.span
         await remote.attach()
-        await recover_marks(participant)
-        if remote.descriptor.span != span:
+        while not remote.closed:
+            try:
+                await recover_marks(participant)
+            except DatabaseError as error:
+                logger.debug("what shard %d has prepared is not known yet: %s", remote.id, error)
+            else:
+                break
+        if not remote.closed:
             self._admit_children(remote.descriptor)
-        remote.open()
-        await self._settle_rows(remote.descriptor)
-        await self.resolver.settle_all()
+            remote.open()
+            await self._settle(remote.descriptor)
+
+    async def _settle(self, shard: ShardDescriptor) -> None:
+        """What older tenures left in a shard half done, as soon as all that takes part in it can be reached."""
+        while True:
+            try:
+                await self._settle_rows(shard)
+                await self.resolver.settle_all()
+            except DatabaseError as error:
+                logger.debug("what is half done in shard %d stays for now: %s", shard.id, error)
+                await self._clock.sleep(SETTLE_SECONDS)
+            else:
+                return
 
     def _admit_children(self, parent: ShardDescriptor) -> None:
-        """A shard elsewhere tells that it was split: in an older tenure, which could not write it down any more."""
+        """Learn of shards that came out of one in an older tenure, which could not write it down any more."""
         known = {participant.replica.id for participant in self.participants}
         for row in sorted(self.rows.values(), key=lambda row: row.epoch):
             if row.parent == parent.id and row.id not in known and born(row, parent):
@@ -205,7 +244,7 @@ class Store:
 
     def start_background(self) -> None:
         """Settle what a crash left, and collect garbage."""
-        self._spawn(self.resolver.settle_all())
+        self._spawn(self._settle(self.host.meta.descriptor))
         self._spawn(self._write_map())
         for participant in self.participants:
             if participant.remote is not None:
@@ -420,7 +459,8 @@ async def store_of(
     if not tiles(shards):
         raise ConsensusError("not every shard is known here yet")
     store = Store(
-        host, tenure, shards, clock, blocking, config.storage.gc_retention_sec * 1_000_000, neighbours,
+        host, tenure, shards, [replica.id for replica in led], clock, blocking,
+        config.storage.gc_retention_sec * 1_000_000, neighbours,
         asynchronous=config.replication.async_replication,
     )  # fmt: skip
     store.rows = rows

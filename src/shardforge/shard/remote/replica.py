@@ -110,7 +110,7 @@ class RemoteReplica:
         """As of its leader's last report."""
         self.prepared: Prepared = nothing_prepared
         self._with = neighbours
-        self._closed = False
+        self.closed = False
         self._waiters: list[asyncio.Future[None]] = []
         self._stream = Stream(self._submit, self._where, self._reach, self._learn)
 
@@ -126,9 +126,9 @@ class RemoteReplica:
 
     def close(self) -> None:
         """The tenure has ended, or the shard is led here from now on."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self.tenure = 0
         self._with.memory.leave(self.cache)
         self._stream.close()
@@ -137,9 +137,11 @@ class RemoteReplica:
     # ---- what is ordered -------------------------------------------------------------------------
 
     async def attach(self) -> None:
-        """Let the tenure begin in the shard; returns when it has, however long that takes."""
+        """Let the tenure begin in the shard; returns when it has, however long that takes, or this is closed."""
         answer = None
         while answer is None:
+            if self.closed:
+                return
             answer = await self._reached_by(lambda head: BeginTenure(head))
         self._reach(answer.index)
         self.descriptor = answer.descriptor
@@ -147,13 +149,13 @@ class RemoteReplica:
 
     def open(self) -> None:
         """Let transactions in: what older tenures prepared is known."""
-        if not self._closed:
+        if not self.closed:
             self.tenure = self._with.tenure
             self._wake()
 
     async def begun(self) -> None:
         """Return when the tenure has begun here. Raises ConsensusError 57P03 when it does not for a while."""
-        if not self._closed:
+        if not self.closed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             timer = asyncio.get_running_loop().call_later(
@@ -166,7 +168,7 @@ class RemoteReplica:
 
     async def moved(self) -> None:
         """Return after a moment: the shard was split, and the map is about to say so. Raises ConsensusError 57P03."""
-        if self._closed:
+        if self.closed:
             raise self._unreachable()
         await self._with.clock.sleep(PAUSE_SECONDS)
 
@@ -337,7 +339,7 @@ class RemoteReplica:
             if not isinstance(answer, Elsewhere | Deposed):
                 return answer
             self._leaders(target, answer)
-            if self._closed or self._now() > deadline:
+            if self.closed or self._now() > deadline:
                 raise self._unreachable()
             await self._with.clock.sleep(PAUSE_SECONDS)
 
@@ -350,7 +352,7 @@ class RemoteReplica:
         return Head(self.id, self._with.tenure, self.descriptor.epoch, self.index)
 
     async def _ask(self, node: NodeId, call: Call) -> Answer:
-        if self._closed or not node:
+        if self.closed or not node:
             raise ConsensusError(f"shard {self.id} is not served by this node any more")
         return await self._with.ask(node, call)
 
