@@ -50,12 +50,20 @@ def timed(clients: int, seconds: int, mode: str = "prepared") -> list[str]:
 def rate(server: Running, workload: str, clients: int, seconds: int, mode: str) -> float:
     """Transactions a second, without connecting. A failed transaction ends the program."""
     if workload in SCRIPTS:
-        with tempfile.NamedTemporaryFile("w", suffix=".sql", encoding="ascii") as script:
-            script.write(SCRIPTS[workload])
-            script.flush()
-            output = pgbench(server, *timed(clients, seconds, mode), "-f", script.name)
-    else:
-        output = pgbench(server, *timed(clients, seconds, mode), *WORKLOADS[workload])
+        return script_rate(server, SCRIPTS[workload], clients, seconds, mode)
+    return _rate_in(server, pgbench(server, *timed(clients, seconds, mode), *WORKLOADS[workload]))
+
+
+def script_rate(server: Running, text: str, clients: int, seconds: int, mode: str) -> float:
+    """As `rate`, of a script of pgbench's."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sql", encoding="ascii") as script:
+        script.write(text)
+        script.flush()
+        arguments = [*timed(clients, seconds, mode), "-f", script.name]
+        return _rate_in(server, pgbench(server, *arguments))
+
+
+def _rate_in(server: Running, output: str) -> float:
     tps = re.search(r"tps = ([0-9.]+)", output)
     failed = re.search(r"number of failed transactions: (\d+)", output)
     if tps is None or failed is None or failed[1] != "0":

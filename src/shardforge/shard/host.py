@@ -28,6 +28,8 @@ from shardforge.storage.newest_cache import CacheMemory
 FilesOf = Callable[[ShardDescriptor], ShardFiles]
 
 EXPIRY_TICKS = 40
+HEARTBEATS_FOLLOWING = 2
+"""A node that leads nothing looks after so many heartbeats whether they came: its election timeout is many more."""
 PATIENCE_MAX = 2.0
 """A loop that is often late stretches its followers' election timeout, at most so many times."""
 LATE_MS = 5.0
@@ -238,14 +240,14 @@ class Host:
             await replica.serving()
 
     async def _tick(self) -> None:
-        """Tick all groups, where all have leaders a heartbeat's ticks at a time, which halves the wake-ups at rest.
+        """Tick all groups, several ticks at a time where that is enough: wake-ups are what a node at rest costs.
 
         A pause of the loop counts as what was slept for, not as many ticks; followers bear the lag of late.
         """
         owed = 0.0
         ticks = 0
         while True:
-            steps = self._timing.heartbeat_ticks if self._led else 1
+            steps = self._steps()
             span_ms = steps * self._timing.tick_ms
             before = self._clock.monotonic_ns()
             await self._clock.sleep(span_ms / 1000)
@@ -270,10 +272,13 @@ class Host:
                     for replica in list(self._replicas.values()):
                         replica.expire_pins()
 
-    @property
-    def _led(self) -> bool:
-        """Whether every replica here knows its leader: nothing is due before the next heartbeat."""
-        return all(replica.lead is not None for replica in self._replicas.values())
+    def _steps(self) -> int:
+        """Ticks until something may be due: a heartbeat where shards are led here, two where all are led elsewhere."""
+        replicas = self._replicas.values()
+        if not all(replica.lead is not None for replica in replicas):
+            return 1
+        leading = any(replica.lead == self.node for replica in replicas)
+        return self._timing.heartbeat_ticks * (1 if leading else HEARTBEATS_FOLLOWING)
 
     def _late_ms(self, before_ns: int, span_ms: int) -> float:
         """By how much the end of a pause of `span_ms`, begun at `before_ns`, is late."""
