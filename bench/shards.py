@@ -1,10 +1,10 @@
-"""What several shards cost, and DDL: transactions over two shards, CREATE TABLE, CREATE INDEX beside writers.
+"""What several shards cost, and DDL: transactions over two shards, CREATE TABLE, an index built beside writers.
 
     python -m bench.shards [--seconds 15] [--rounds 3] [--clients 8] [--rows 1000000] [--tables 30]
 
 Two rows of one shard and two rows of two shards are updated in one transaction, on one node and on three. Then, on
-three nodes and on PostgreSQL with two synchronous standbys: the median of CREATE TABLE, and a CREATE INDEX of a large
-table while clients write to it, after which the index is compared with the table.
+three nodes and on PostgreSQL with two synchronous standbys: the median of CREATE TABLE, and a CREATE INDEX
+CONCURRENTLY of a large table while clients write to it, after which the index is compared with the table.
 """
 
 from __future__ import annotations
@@ -168,11 +168,13 @@ def _ddl(server: Running, options: argparse.Namespace, report: Report) -> None:
         writers = Writers(server, options.rows)
         try:
             begun = time.monotonic()
-            connection.execute("CREATE INDEX bench_large_n ON bench_large (n)")
+            connection.execute("CREATE INDEX CONCURRENTLY bench_large_n ON bench_large (n)")
             seconds = time.monotonic() - begun
         finally:
             writers.stop()
-        report.note(f"{name}: CREATE INDEX beside {WRITERS} writers, s", round(seconds, 1))
+        report.note(
+            f"{name}: CREATE INDEX CONCURRENTLY beside {WRITERS} writers, s", round(seconds, 1)
+        )
         report.note(
             f"{name}: statements beside it, slowest in s, failures",
             [writers.statements, round(writers.slowest, 2), len(writers.failures)],

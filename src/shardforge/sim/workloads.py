@@ -416,6 +416,7 @@ class DdlBesideDml:
 
 SCHEMA_CHANGES: Sequence[str] = (
     "CREATE INDEX IF NOT EXISTS items_n ON items (n)",
+    "CREATE INDEX CONCURRENTLY IF NOT EXISTS items_n ON items (n)",
     "DROP INDEX IF EXISTS items_n",
     "ALTER TABLE items ADD COLUMN IF NOT EXISTS extra int DEFAULT #",
     "ALTER TABLE items DROP COLUMN IF EXISTS extra",

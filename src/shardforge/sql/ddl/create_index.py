@@ -1,7 +1,8 @@
 """CREATE INDEX, ALTER INDEX and REINDEX.
 
 The index is built while the table is locked against writes (SHARE): its entries are written by the DDL's own
-transaction, or in transactions of their own when there are many (see `backfill`).
+transaction, or in transactions of their own when there are many (see `backfill`). CONCURRENTLY writers go on: see
+`concurrently`.
 Source: PostgreSQL 15, src/backend/commands/indexcmds.c (DefineIndex).
 """
 
@@ -33,9 +34,15 @@ _PATTERN_CLASSES: Final = frozenset(
 
 
 async def create_index(ddl: Ddl, node: Node) -> str:
-    """CREATE [UNIQUE] INDEX [CONCURRENTLY] [IF NOT EXISTS]."""
-    if node.get("concurrent"):
-        ddl.forbid_in_block("CREATE INDEX CONCURRENTLY")
+    """CREATE [UNIQUE] INDEX [IF NOT EXISTS]; CONCURRENTLY is `concurrently`'s."""
+    defined = await define_index(ddl, node)
+    if defined is not None:
+        await build_index(ddl, *defined)
+    return "CREATE INDEX"
+
+
+async def define_index(ddl: Ddl, node: Node) -> tuple[Table, Index] | None:
+    """The table, locked against writes, with the new index, and that one; None: there is one of the name already."""
     found = find(ddl, node["relation"])
     if isinstance(found, View):
         raise QueryError(f'cannot create index on relation "{found.name}"', "42809",
@@ -52,7 +59,7 @@ async def create_index(ddl: Ddl, node: Node) -> str:
             if not node.get("if_not_exists"):
                 raise QueryError(f'relation "{name}" already exists', "42P07")
             ddl.notice(f'relation "{name}" already exists, skipping', "42P07")
-            return "CREATE INDEX"
+            return None
     else:
         name = ""
     parts = tuple(_part(ddl, table, item["IndexElem"]) for item in node["indexParams"])
@@ -68,8 +75,7 @@ async def create_index(ddl: Ddl, node: Node) -> str:
     )  # fmt: skip
     if node.get("nulls_not_distinct"):
         raise unsupported("NULLS NOT DISTINCT")
-    await build_index(ddl, build.with_index(table, index), index)
-    return "CREATE INDEX"
+    return build.with_index(table, index), index
 
 
 def _check_method(node: Node) -> None:

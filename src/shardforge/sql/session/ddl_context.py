@@ -85,3 +85,11 @@ class SessionDdl:
     ) -> None:
         """Tell the client."""
         self.session.notice(severity, sqlstate, message, detail=detail, hint=hint)
+
+
+def begin_ddl(session: Session) -> SessionDdl:
+    """What the next DDL statement works with, in the session's transaction."""
+    context = session.context()
+    context.transaction = session.transaction()
+    context.transaction.begin_statement()
+    return session.ddl_context()

@@ -13,6 +13,7 @@ from shardforge.sql.bind.tree import ColumnId, OutputColumn
 from shardforge.sql.ddl import execute_ddl
 from shardforge.sql.session import (
     commit_key,
+    concurrently,
     copying,
     explain,
     prepared_sql,
@@ -20,6 +21,7 @@ from shardforge.sql.session import (
     set_constraints,
     shard_view,
 )
+from shardforge.sql.session.ddl_context import begin_ddl
 from shardforge.sql.session.outcome import Outcome
 from shardforge.sql.session.parameters import parameter
 from shardforge.sql.session.settings import COMMIT_KEY
@@ -105,11 +107,10 @@ async def _ddl(session: Session, prepared: Prepared) -> Outcome:
     if session.read_only and next(iter(prepared.node)) not in read_only.ALLOWED:
         hint = "" if session.past is None else session.past.hint
         raise read_only.refusal(read_only.command_name(prepared.node), hint)
-    context = session.context()
-    context.transaction = session.transaction()
-    context.transaction.begin_statement()
-    tag = await execute_ddl(prepared.node, session.ddl_context())
-    return Outcome(tag)
+    index = prepared.node.get("IndexStmt")
+    if index is not None and index.get("concurrent"):
+        return Outcome(await concurrently.create_index(session, index))
+    return Outcome(await execute_ddl(prepared.node, begin_ddl(session)))
 
 
 # ---------------------------------------------------------------- transactions
