@@ -25,7 +25,8 @@ from shardforge.storage.layout import DataDirectory
 from shardforge.storage.memory import MemoryEngine
 from shardforge.storage.rocksdb import SharedMemory
 from shardforge.txn.coordinator import Isolation, LockStrength, WaitPolicy
-from shardforge.txn.splitting import split
+from shardforge.txn.participant import DRAIN_SECONDS
+from shardforge.txn.splitting import participant_of, split
 from shardforge.txn.store import Store, open_store, start_store
 
 RC, _, SER = Isolation
@@ -246,6 +247,23 @@ def test_commits_wait_at_the_fence_and_a_split_for_the_commits_before_it() -> No
             await _split(store)
         store.coordinator.committing.discard(TxnId(99))
         await _split(store)
+
+    _on_store(test)
+
+
+def test_a_split_waits_longer_after_each_time_in_vain() -> None:
+    async def test(store: Store) -> None:
+        await _put(store, (LOW, b"1"), (HIGH, b"2"))
+        participant = participant_of(store.coordinator, ShardId(1))
+        store.coordinator.committing.add(TxnId(99))
+        for waited in (DRAIN_SECONDS, 2 * DRAIN_SECONDS):
+            assert participant.drain_seconds == waited
+            with pytest.raises(ConsensusError, match="takes long"):
+                await _split(store)
+        loop = asyncio.get_running_loop()
+        loop.call_later(2.5 * DRAIN_SECONDS, store.coordinator.committing.discard, TxnId(99))
+        await _split(store)  # in vain, had it waited no longer than before
+        assert participant.drain_seconds == DRAIN_SECONDS
 
     _on_store(test)
 

@@ -26,7 +26,9 @@ from shardforge.txn.store import Store
 
 ROUND_SECONDS = 2.0
 REST_SECONDS = 10.0
-"""How long a shard is left alone that could not be split, or that is smaller than its files."""
+"""How long a shard is left alone that was split, or that is smaller than its files."""
+AGAIN_SECONDS = 3.0
+"""How long one is that could not be split now."""
 NEXT_ID = meta_key("shard", "next")
 
 log = logging.getLogger("shardforge.cluster")
@@ -68,6 +70,7 @@ class Splitting:
                 try:
                     await self._relieve(participant)
                 except DatabaseError as error:
+                    self._rests[replica.id] = self._clock.monotonic_ns() / 1e9 + AGAIN_SECONDS
                     log.warning("shard %d is not split now: %s", replica.id, error)
 
     async def _relieve(self, participant: Participant) -> None:

@@ -37,6 +37,8 @@ from shardforge.txn.locks import LockTable
 _RUN_PREFIX: Final = 11
 """Keys of one bucket, table and index have these bytes in common (see `keys`)."""
 
+DRAIN_SECONDS: Final = 0.25
+
 
 class LedReplica(Protocol):
     """What transactions need of a shard's replica; see `shard.replica`, and `shard.remote.replica`."""
@@ -94,7 +96,9 @@ class LedReplica(Protocol):
 class Participant:
     """One shard, for the transactions that touch it."""
 
-    __slots__ = ("_cache", "_engine", "closed", "local", "locks", "pending", "remote", "replica")
+    __slots__ = (
+        "_cache", "_engine", "closed", "drain_seconds", "local", "locks", "pending", "remote", "replica",
+    )  # fmt: skip
 
     def __init__(self, replica: LedReplica, locks: LockTable) -> None:
         """`locks` are those of all shards: a shard that is split leaves them where they are."""
@@ -105,6 +109,8 @@ class Participant:
         self.local = self.remote is None
         self.closed = False
         """Whether the tenure has ended: nothing more is ordered."""
+        self.drain_seconds = DRAIN_SECONDS
+        """How long commits under way are waited for before the shard is split or led by another node (`splitting`)."""
         self._engine: Engine | None = replica.engine if self.local else None
         self._cache = replica.cache
         replica.prepared = self._prepared

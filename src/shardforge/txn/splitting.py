@@ -22,11 +22,14 @@ from shardforge.ids import META_SHARD, ShardId
 from shardforge.ports import Clock
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.txn.coordinator import Coordinator
-from shardforge.txn.participant import Participant
+from shardforge.txn.participant import DRAIN_SECONDS, Participant
 from shardforge.txn.store import Store
 
-DRAIN_SECONDS = 0.25
-"""How long commits under way are waited for; a larger one may take more, and then the split is for later."""
+DRAIN_SECONDS_MAX = 4.0
+"""How long commits under way are waited for at most: at first a moment, and twice as long after each time in vain.
+
+So writes hardly wait where commits are small, and where one large commit follows the other a shard is split as well.
+"""
 POLL_SECONDS = 0.001
 RETRY_SECONDS = 0.1
 
@@ -96,13 +99,15 @@ def _refuse(message: str) -> NoReturn:
 async def drained(coordinator: Coordinator, clock: Clock, participant: Participant) -> None:
     """Return when no commit is under way that began before the fence, and no mark is left in the shard."""
     before = set(coordinator.committing)
-    until = clock.monotonic_ns() + int(DRAIN_SECONDS * 1e9)
+    until = clock.monotonic_ns() + int(participant.drain_seconds * 1e9)
     while participant.pending.marks or not before.isdisjoint(coordinator.committing):
         if clock.monotonic_ns() > until:
+            participant.drain_seconds = min(2 * participant.drain_seconds, DRAIN_SECONDS_MAX)
             raise ConsensusError(
                 f"shard {participant.replica.id} has a commit under way that takes long",
                 hint="Try again in a moment.",
             )
         await clock.sleep(POLL_SECONDS)
+    participant.drain_seconds = DRAIN_SECONDS
     if participant.remote is not None:
         await participant.remote.idle()
