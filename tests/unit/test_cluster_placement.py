@@ -248,10 +248,19 @@ def test_a_move_is_given_up_when_its_target_is_lost_or_it_takes_too_long() -> No
         assert plan.goals[ShardId(1)] == Goal(nodes(1, 2, 3), nodes()), "the copy goes"
 
 
+def test_a_move_goes_on_when_nothing_is_known_of_its_shard_for_a_moment() -> None:
+    history = History()
+    history.begin([moved(1, 4)], 0.0)
+    planned(view(), [shard(1, 2, 3, number=2)], history, 1.0)
+    history.keep([ShardId(1), ShardId(2)])
+    plan = planned(view(), [shard(1, 2, 3, learners=(4,))], history, 2.0)
+    assert plan.goals[ShardId(1)].voters == nodes(2, 3, 4)
+
+
 def test_a_shard_that_is_gone_is_forgotten_and_members_that_left_count_for_nothing() -> None:
     history = History()
     history.begin([moved(1, 4)], 0.0)
-    planned(view(), [], history)
+    history.keep([ShardId(2)])
     assert not history.under_way
     left = Member(NodeId(9), "", LEFT, locality="zone=z")
     assert NodeId(9) not in View([left], Sight(nodes(9)), 3).able

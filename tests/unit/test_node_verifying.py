@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shardforge.cluster.leaders import Transfer
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId, ShardId
 from shardforge.node.reports import pack, unpack
@@ -14,7 +15,7 @@ from shardforge.node.verifying import TAKE, VERIFY, WATCH, Watch
 from shardforge.shard.replica import Replica
 from shardforge.storage import mvcc
 from tests.inprocess import run, session_of
-from tests.unit.test_node_tenures import Three, on_three
+from tests.unit.test_node_tenures import Three, on_three, until
 
 
 async def ask(three: Three, to: int, method: str, body: object) -> bytes:
@@ -81,6 +82,25 @@ def test_a_damaged_replica_is_found(node: int, damage: str):
         assert found["complete"]
         assert [one["node"] for one in found["replicas"] if one["differs"]] == [node]
         assert (await verified(three, 2))["equal"]
+
+    on_three(test)
+
+
+def test_a_shard_that_is_led_elsewhere_is_compared_by_its_leader():
+    async def test(three: Three) -> None:
+        serving = await three.serving()
+        await until(lambda: serving.governing is not None)
+        governing = serving.governing
+        assert governing is not None
+        other = NodeId(serving.id % 3 + 1)
+        governing.history.hand_over(ShardId(1), governing.now())  # so that it is not drawn back
+        governing.relocation.hand_over(Transfer(ShardId(1), serving.id, other))
+        await until(lambda: governing.sight_of(ShardId(1)).leader == other)
+        for asked in (1, 2, 3):
+            found = await verified(three, 1, asked=asked)
+            assert (found["equal"], found["complete"]) == (True, True), found
+            assert [replica["node"] for replica in found["replicas"]] == [1, 2, 3]
+        assert governing.sight_of(ShardId(1)).leader == other
 
     on_three(test)
 

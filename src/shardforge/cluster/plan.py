@@ -9,7 +9,7 @@ PURE: the caller tells the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from shardforge.cluster.goal import Goal, nodes_of, voters_of
@@ -49,16 +49,24 @@ class History:
         self._led_at[shard] = now
 
     def settle(self, view: View, shards: Mapping[ShardId, ShardState], now: float) -> None:
-        """Note which moves have ended or are given up, and forget what was long ago."""
+        """Note which moves have ended or are given up, and forget what was long ago.
+
+        Of a shard that is on its way to another leader nothing may be known for a moment: its move goes on.
+        """
         for move in list(self.under_way.values()):
             shard = shards.get(move.shard)
             late = now - self._began_at[move.shard] > MOVE_SECONDS
-            if shard is None or late or _over(view, shard, move):
+            if late or (shard is not None and _over(view, shard, move)):
                 del self.under_way[move.shard], self._began_at[move.shard]
                 self.touch(move.shard, now)
         for known in (self._touched_at, self._led_at):
             for old in [s for s, at in known.items() if now - at > self._rest_seconds]:
                 del known[old]
+
+    def keep(self, there: Collection[ShardId]) -> None:
+        """Forget the moves of shards that are not there any more."""
+        for shard in self.under_way.keys() - set(there):
+            del self.under_way[shard], self._began_at[shard]
 
     def resting(self) -> set[ShardId]:
         """Shards whose replicas are left alone."""

@@ -28,7 +28,7 @@ from shardforge.cluster.members import (
 )
 from shardforge.cluster.placement import View
 from shardforge.cluster.plan import History, Settings, plan_of
-from shardforge.errors import DatabaseError
+from shardforge.errors import ConsensusError, DatabaseError, QueryError
 from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.node.changing import Changing
 from shardforge.node.overview import ShardSight, overview
@@ -100,7 +100,7 @@ class Governing:
         self._settings = settings
         self._balanced_at = 0.0
         self._give_way = give_way
-        self.began = self._now()
+        self.began = self.now()
         self.liveness = Liveness(
             host.node, self.began, silent_after=SILENT_SECONDS, down_after=down_after
         )
@@ -109,7 +109,7 @@ class Governing:
         self._term = host.meta.serving_term
         self._changing = asyncio.Lock()
         self._asking: dict[NodeId, asyncio.Task[None]] = {}
-        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
         host.listen(self._on_change)
 
     def event(self, text: str) -> None:
@@ -121,9 +121,14 @@ class Governing:
         return closed_now(self._store.oracle.last, self._store.participants)
 
     def _on_change(self, _replica: Replica) -> None:
-        self._wake.set()
+        self.wake()
 
-    def _now(self) -> float:
+    def wake(self) -> None:
+        """Have the next round begin at once."""
+        self._changed.set()
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
         return self._clock.monotonic_ns() / 1e9
 
     # ---- who belongs -----------------------------------------------------------------------------
@@ -172,7 +177,7 @@ class Governing:
         book = AddressBook(version, self._host.node, nodes, observers, self._term)
         self._peering.learn(book)
         await self._peering.keep()
-        self._wake.set()
+        self._changed.set()
 
     async def admit(
         self, token: str, address: str, version: str, node: NodeId,
@@ -212,7 +217,11 @@ class Governing:
 
     def sight(self) -> Sight:
         """Which members answer now."""
-        return self.liveness.sight((member.id for member in present(self.members)), self._now())
+        return self.liveness.sight((member.id for member in present(self.members)), self.now())
+
+    def view(self) -> View:
+        """The nodes as placement sees them now."""
+        return View(self.members, self.sight(), self._factor)
 
     def _ask_all(self) -> None:
         for member in present(self.members):
@@ -226,9 +235,9 @@ class Governing:
             answer = await self._network.call(node, REPORT, body, ANSWER_SECONDS)
             report = unpack(answer, NodeReport)
             if node not in self.reports:
-                self._wake.set()
+                self._changed.set()
             self.reports[node] = report
-            self.liveness.hear(node, self._now())
+            self.liveness.hear(node, self.now())
             await self._note(report)
         except DatabaseError as error:
             log.debug("node %d does not answer: %s", node, error)
@@ -251,7 +260,7 @@ class Governing:
     async def run(self) -> None:
         """Govern until cancelled."""
         while True:
-            self._wake.clear()
+            self._changed.clear()
             self._peering.offer(self._closed())  # for when this node reaches no majority any more
             self._ask_all()
             try:
@@ -260,7 +269,7 @@ class Governing:
                 log.warning("the cluster could not be looked after: %s", error)
             try:
                 async with asyncio.timeout(ROUND_SECONDS):
-                    await self._wake.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 continue
 
@@ -268,8 +277,19 @@ class Governing:
         """Every shard, as far as it can be told of."""
         return overview(self._store.participants, self._host, self.reports)
 
+    def sight_of(self, shard: ShardId) -> ShardSight:
+        """One shard. Raises QueryError 42704, ConsensusError when nothing is known of it yet."""
+        if all(participant.replica.id != shard for participant in self._store.participants):
+            raise QueryError(f"there is no shard {shard}", "42704")
+        for sight in self.shards():
+            if sight.descriptor.id == shard:
+                return sight
+        raise ConsensusError(
+            f"nothing is known of shard {shard} yet", hint="Try again in a moment."
+        )
+
     async def _round(self) -> None:
-        now = self._now()
+        now = self.now()
         self.liveness.listen(now)
         sights = {sight.descriptor.id: sight for sight in self.shards()}
         self.relocation.keep_up(sights.values())
@@ -278,7 +298,8 @@ class Governing:
         )
         if balancing:
             self._balanced_at = now
-        view = View(self.members, self.sight(), self._factor)
+        self.history.keep([participant.replica.id for participant in self._store.participants])
+        view = self.view()
         plan = plan_of(
             view, [sight.state for sight in sights.values()], self.history, self._settings, now,
             prefer=self._host.node, balancing=balancing,
@@ -353,11 +374,18 @@ class Governing:
                     await self._network.call(node, DROP, pack(gone), CREATE_SECONDS)
             except DatabaseError as error:
                 log.debug("node %d keeps replicas for now: %s", node, error)
-            self.reports.pop(node, None)  # what it said of them is no longer so
+            self._forget({drop.shard for drop in gone}, node)
+
+    def _forget(self, shards: Collection[ShardId], node: NodeId) -> None:
+        """What a node said of replicas that it was to remove is no longer so; what it said of others is."""
+        report = self.reports.get(node)
+        if report is not None:
+            rest = [one for one in report.shards if one.shard not in shards]
+            self.reports[node] = replace(report, shards=rest)
 
     def _holdings(self) -> list[tuple[NodeId, set[ShardId]]]:
         """The shards that nodes which were asked lately, and this one, have replicas of."""
-        now = self._now()
+        now = self.now()
         asked = {node for node, at in self.heard_at.items() if now - at < 2 * ROUND_SECONDS}
         others = [
             (node, {shard.shard for shard in report.shards})

@@ -181,7 +181,13 @@ class Node:
             lambda: self.governing,
             lambda: self.advertised,
         )
-        Verification(self.host, network, self._blocking, self.peering.serving_node)
+        Verification(
+            self.host,
+            network,
+            self._blocking,
+            self.peering.serving_node,
+            self.operations.leader_of,
+        )
         founders = {NodeId(n): address for n, address in founding.nodes.items()}
         self.serving = Serving(
             config, self.host, self.peering, self.server, self.clock, self._blocking, self.telemetry, self._random,

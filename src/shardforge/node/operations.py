@@ -110,6 +110,13 @@ class Operations:
             raise ConsensusError("this node begins to lead at this moment", hint="Try again.")
         return await splitting.split(shard, at or None)
 
+    def leader_of(self, shard: ShardId) -> NodeId | None:
+        """Who leads a shard, as the node knows that serves. Raises QueryError 42704, ConsensusError."""
+        here = self._host.find(shard)
+        if here is not None and here.serving_term:
+            return self._host.node
+        return self._require().sight_of(shard).leader
+
     def _serving_node(self) -> NodeId:
         serving = self._peering.serving_node()
         if serving is None:

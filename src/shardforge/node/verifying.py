@@ -1,8 +1,9 @@
 """Proof that a shard's replicas hold the same: each digests its whole engine as of one and the same applied entry.
 
-The serving node names an entry a little ahead, has every member watch for it, and drives the log there; whoever applies
-it keeps the engine's state of that moment and digests that in the background. State machines that are equal at an entry
-are equal byte for byte, applied index and membership included, so any difference is damage or a mistake of ours.
+Any node passes the question to the serving node, and that to the shard's leader. The leader names an entry a little
+ahead, has every member watch for it, and drives the log there; whoever applies it keeps the engine's state of that
+moment and digests that in the background. State machines that are equal at an entry are equal byte for byte, applied
+index and membership included, so any difference is damage or a mistake of ours.
 A member that was past the entry before it watched is asked again, with an entry farther ahead.
 Source: CockroachDB's consistency checker, which has replicas compute a checksum at one command of the log.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from shardforge.errors import ConsensusError, DatabaseError, QueryError, StorageError
+from shardforge.errors import ConsensusError, DatabaseError, StorageError
 from shardforge.ids import NodeId, ShardId
 from shardforge.node.reports import pack, unpack
 from shardforge.ports import Blocking, Network
@@ -29,6 +30,8 @@ from shardforge.storage.engine import Snapshot
 
 VERIFY = "verify"
 """Asks the serving node, through any other, for the comparison of one shard's replicas."""
+COMPARE = "verify.led"
+"""Asks a shard's leader for it."""
 WATCH = "digest.watch"
 """Asks a node to keep a shard's state at an entry to come; refused when that entry is applied already."""
 TAKE = "digest.take"
@@ -100,17 +103,21 @@ async def digest_of(state: Snapshot, blocking: Blocking) -> Digest:
 
 
 class Verification:
-    """One node's part in it, and the whole of it where the node serves."""
+    """One node's part in it, and the whole of it where the node leads."""
 
     def __init__(
         self, host: Host, network: Network, blocking: Blocking, serving: Callable[[], NodeId | None],
+        leader: Callable[[ShardId], NodeId | None],
     ) -> None:  # fmt: skip
+        """`leader`: who leads a shard, as the serving node knows. Raises QueryError: there is no such shard."""
         self._host = host
         self._network = network
         self._blocking = blocking
         self._serving = serving
+        self._leader = leader
         self._kept: dict[ShardId, _Kept] = {}
         network.on_call(VERIFY, self._on_verify)
+        network.on_call(COMPARE, self._on_compare)
         network.on_call(WATCH, self._on_watch)
         network.on_call(TAKE, self._on_take)
 
@@ -126,16 +133,31 @@ class Verification:
         if serving != self._host.node:
             answer = await self._network.call(serving, VERIFY, pack(shard), VERIFY_SECONDS)
             return unpack(answer, dict[str, Any])
+        leader = self._leader(shard)
+        if leader is None:
+            raise ConsensusError(
+                f"shard {shard} has no leader at present", hint="Try again in a moment."
+            )
+        if leader == self._host.node:
+            return await self._led(shard)
+        answer = await self._network.call(leader, COMPARE, pack(shard), VERIFY_SECONDS)
+        return unpack(answer, dict[str, Any])
+
+    async def _on_verify(self, _sender: NodeId, body: bytes) -> bytes:
+        return pack(await self.verify(ShardId(unpack(body, int))))
+
+    async def _on_compare(self, _sender: NodeId, body: bytes) -> bytes:
+        return pack(await self._led(ShardId(unpack(body, int))))
+
+    async def _led(self, shard: ShardId) -> dict[str, Any]:
+        """How the replicas of a shard compare that is led here."""
         replica = self._host.find(shard)
-        if replica is None:
-            raise QueryError(f"there is no shard {shard}", "42704")
+        if replica is None or not replica.serving_term:
+            raise ConsensusError(f"shard {shard} is not led by this node", hint="Try again.")
         found = await self._compare(replica)
         if not found["equal"]:
             log.error("replicas of shard %d differ at entry %d: %s", shard, found["index"], found)
         return found
-
-    async def _on_verify(self, _sender: NodeId, body: bytes) -> bytes:
-        return pack(await self.verify(ShardId(unpack(body, int))))
 
     # ---- a member's part -------------------------------------------------------------------------
 
@@ -184,7 +206,7 @@ class Verification:
         finally:
             self._let_go(wanted.shard, kept)
 
-    # ---- the serving node's part -----------------------------------------------------------------
+    # ---- the leader's part --------------------------------------------------------------------------
 
     async def _compare(self, replica: Replica) -> dict[str, Any]:
         members = replica.members
