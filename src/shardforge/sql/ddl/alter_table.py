@@ -17,6 +17,7 @@ from shardforge.sql.catalog.snapshot import IndexRelation
 from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl import alter_columns as columns
 from shardforge.sql.ddl import alter_constraints as constraints
+from shardforge.sql.ddl import alter_options as options
 from shardforge.sql.ddl.alter_object import find_altered
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.storage_options import kept, read_options
@@ -31,30 +32,7 @@ _TAGS: Final = {
 }
 
 
-async def _set_options(ddl: Ddl, table: Table, command: Node) -> Table:
-    items = command["def"]["List"]["items"]
-    given = read_options(items)
-    for name in ("shard_key", "sharding"):
-        if name in given:
-            raise unsupported(f"changing {name} of a table")
-    options = dict(option.split("=", 1) for option in table.options)
-    options.update(given)
-    return await _put(ddl, replace(table, options=kept(options)))
-
-
-async def _reset_options(ddl: Ddl, table: Table, command: Node) -> Table:
-    names = {item["DefElem"]["defname"] for item in command["def"]["List"]["items"]}
-    left = tuple(option for option in table.options if option.split("=", 1)[0] not in names)
-    return await _put(ddl, replace(table, options=left))
-
-
 async def _nothing(ddl: Ddl, table: Table, command: Node) -> Table:
-    return table
-
-
-async def _put(ddl: Ddl, table: Table) -> Table:
-    table = replace(table, version=table.version + 1)
-    await ddl.put(table)
     return table
 
 
@@ -72,8 +50,8 @@ _COMMANDS: Final[dict[str, tuple[int, Command]]] = {
     "AT_SetIdentity": (3, columns.set_identity),
     "AT_AddConstraint": (4, constraints.add_constraint),
     "AT_ValidateConstraint": (5, constraints.validate_constraint),
-    "AT_SetRelOptions": (5, _set_options),
-    "AT_ResetRelOptions": (5, _reset_options),
+    "AT_SetRelOptions": (5, options.set_options),
+    "AT_ResetRelOptions": (5, options.reset_options),
     "AT_SetStatistics": (5, _nothing),
     "AT_SetOptions": (5, _nothing),
     "AT_ResetOptions": (5, _nothing),
@@ -160,14 +138,14 @@ async def _alter_index(ddl: Ddl, found: IndexRelation, command: Node) -> None:
     if command["subtype"] not in ("AT_SetRelOptions", "AT_ResetRelOptions"):
         raise unsupported(_what(command["subtype"]).replace("TABLE", "INDEX"))
     table = await ddl.lock(found.table, TableLockMode.SHARE_UPDATE_EXCLUSIVE)
-    options = dict(option.split("=", 1) for option in found.index.options)
+    given = dict(option.split("=", 1) for option in found.index.options)
     items = command["def"]["List"]["items"]
     if command["subtype"] == "AT_SetRelOptions":
-        options.update(read_options(items, index=True))
+        given.update(read_options(items, index=True))
     else:
         for item in items:
-            options.pop(item["DefElem"]["defname"], None)
+            given.pop(item["DefElem"]["defname"], None)
     indexes = tuple(
-        replace(i, options=kept(options)) if i.id == found.id else i for i in table.indexes
+        replace(i, options=kept(given)) if i.id == found.id else i for i in table.indexes
     )
     await ddl.put(replace(table, indexes=indexes, version=table.version + 1))

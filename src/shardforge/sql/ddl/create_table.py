@@ -16,7 +16,7 @@ from shardforge.sql.bind.tree import OutputColumn
 from shardforge.sql.catalog.descriptors import Schema, Sharding, Table
 from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl import table_builder as build
-from shardforge.sql.ddl.alter_constraints import check_shard_key
+from shardforge.sql.ddl.alter_options import sharding_for
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.definition import (
     ColumnDefinition,
@@ -26,7 +26,7 @@ from shardforge.sql.ddl.definition import (
 )
 from shardforge.sql.ddl.like import copy_like, finish_like
 from shardforge.sql.ddl.names import checked_name, creation_schema, strings
-from shardforge.sql.ddl.storage_options import kept, read_options, sharding_of
+from shardforge.sql.ddl.storage_options import kept, read_options
 from shardforge.sql.types.registry import supported, type_by_oid
 
 Options = dict[str, Any]
@@ -112,15 +112,7 @@ async def _build(
             raise QueryError("cannot use an existing index in CREATE TABLE", "0A000")
         read_options(key.options, index=True)
         table = await build.add_key(ddl, table, key)
-    by_name = {c.name: c.id for c in build.visible_columns(table)}
-    sharding = sharding_of(options, by_name, ddl.store.default_sharding)
-    for stored in table.columns:
-        if stored.id in sharding.shard_key:
-            build.require_order(stored.type_oid)
-            if stored.type_oid == 1700:
-                raise unsupported("a shard_key of type numeric")
-    check_shard_key(table, sharding)
-    table = replace(table, sharding=sharding)
+    table = replace(table, sharding=sharding_for(ddl, table, options))
     if build.primary_key(table) is None:
         table = build.add_rowid(table)
     table = replace(table, layouts=(build.row_layout(table),))
