@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from shardforge.cluster.goal import Goal, nodes_of, voters_of
 from shardforge.cluster.liveness import Sight
-from shardforge.cluster.members import ACTIVE, Member, odd
+from shardforge.cluster.members import ACTIVE, Member, odd, present
 from shardforge.ids import NodeId, ShardId
 from shardforge.raft.messages import ConfState
 
@@ -78,7 +78,9 @@ class View:
     """The nodes at one moment, as far as placement asks."""
 
     def __init__(self, members: Iterable[Member], sight: Sight, factor: int) -> None:
-        active = [member for member in members if member.state == ACTIVE]
+        known = present(members)
+        active = [member for member in known if member.state == ACTIVE]
+        self.known = frozenset(member.id for member in known)
         self.sight = sight
         self.factor = factor
         self.able = frozenset(member.id for member in active if not member.observer)

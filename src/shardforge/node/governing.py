@@ -33,6 +33,7 @@ from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.node.changing import Changing
 from shardforge.node.overview import ShardSight, overview
 from shardforge.node.peering import Peering
+from shardforge.node.placing import Placing
 from shardforge.node.relocation import Relocation
 from shardforge.node.reports import (
     CREATE,
@@ -85,6 +86,7 @@ class Governing:
     ) -> None:  # fmt: skip
         self.history = History()
         self.relocation = Relocation(store, clock, changer, self.event)
+        self.placing = Placing(self, host.node, settings.moves_max)
         self.splitting: Splitting | None = None
         """Who splits shards in this tenure."""
         self.members: list[Member] = []
@@ -156,6 +158,7 @@ class Governing:
     async def close(self) -> None:
         """Ask nobody any more."""
         self._host.unlisten(self._on_change)
+        self.placing.close()
         await self.relocation.close()
         for task in self._asking.values():
             task.cancel()
@@ -299,11 +302,13 @@ class Governing:
         if balancing:
             self._balanced_at = now
         self.history.keep([participant.replica.id for participant in self._store.participants])
+        self.placing.begin()
         view = self.view()
         plan = plan_of(
             view, [sight.state for sight in sights.values()], self.history, self._settings, now,
             prefer=self._host.node, balancing=balancing,
         )  # fmt: skip
+        self.placing.look(sights)
         for move in plan.moves:
             self.event(f"shard {move.shard}: moves from node {move.source} to node {move.target}")
         for transfer in plan.transfers:

@@ -23,7 +23,16 @@ from shardforge.node.figures import Figures, NodeFigures, asked_of
 from shardforge.node.governing import Governing
 from shardforge.node.joining import JOIN
 from shardforge.node.leading import Leading
-from shardforge.node.operations import DECOMMISSION, LEAVE, LOCKS, SPLIT, STATUS, Operations
+from shardforge.node.operations import (
+    DECOMMISSION,
+    LEAVE,
+    LOCKS,
+    MOVE,
+    SCATTER,
+    SPLIT,
+    STATUS,
+    Operations,
+)
 from shardforge.node.peering import Peering
 from shardforge.node.public import cluster_of
 from shardforge.node.reports import AddressBook
@@ -198,7 +207,8 @@ class Node:
         tcp.open_to_strangers(LOCKS, trusted=True)
         tcp.open_to_strangers(LEAVE, trusted=True)
         tcp.open_to_strangers(DECOMMISSION, trusted=True)
-        tcp.open_to_strangers(SPLIT, trusted=True)
+        for method in (SPLIT, MOVE, SCATTER):
+            tcp.open_to_strangers(method, trusted=True)
         self.host.start()
         self.serving.start()
         self.server.following = self.serving.following

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from shardforge import __version__
 from shardforge.cluster.members import Member, odd, present
+from shardforge.cluster.plan import MOVE_SECONDS
 from shardforge.cluster.status import Known, NodeFigures, ShardFigures, counts, document
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import NodeId, ShardId
@@ -23,7 +24,7 @@ from shardforge.node.reports import pack, unpack
 from shardforge.ports import Network
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
-from shardforge.sql.session import lock_view
+from shardforge.sql.session import lock_view, shard_view
 from shardforge.storage.layout import NodeIdentity
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ LEAVE = "leave"
 DECOMMISSION = "decommission"
 SPLIT = "shard.split"
 SPLIT_SECONDS = 60.0
+MOVE = "shard.move"
+SCATTER = "shard.scatter"
 ANSWER_SECONDS = 5.0
 ALIVE_SECONDS = 3 * ROUND_SECONDS
 
@@ -61,6 +64,8 @@ class Operations:
         network.on_call(LEAVE, self._on_leave)
         network.on_call(DECOMMISSION, self._on_decommission)
         network.on_call(SPLIT, self._on_split)
+        network.on_call(MOVE, self._on_move)
+        network.on_call(SCATTER, self._on_scatter)
 
     # ---- asked here ------------------------------------------------------------------------------
 
@@ -109,6 +114,28 @@ class Operations:
         if splitting is None:
             raise ConsensusError("this node begins to lead at this moment", hint="Try again.")
         return await splitting.split(shard, at or None)
+
+    async def move(self, shard: ShardId, source: NodeId, target: NodeId) -> None:
+        """Give one replica of a shard another home; return when it has. Raises DatabaseError."""
+        serving = self._serving_node()
+        if serving != self._host.node:
+            await self._network.call(serving, MOVE, pack((shard, source, target)), MOVE_SECONDS)
+        else:
+            await self._require().placing.move(shard, source, target)
+
+    async def scatter(self, database: str, schema: str, table: str) -> tuple[int, int]:
+        """Have all shards, or those of a table ("" is all), made even: moves, transfers. Raises DatabaseError."""
+        serving = self._serving_node()
+        if serving != self._host.node:
+            body = pack((database, schema, table))
+            answer = await self._network.call(serving, SCATTER, body, ANSWER_SECONDS)
+            return unpack(answer, tuple[int, int])
+        governing, instance = self._require(), self._instance()
+        if table and instance is not None:
+            return governing.placing.scatter(
+                shard_view.shards_of(instance, database, schema, table)
+            )
+        return governing.placing.scatter(None)
 
     def leader_of(self, shard: ShardId) -> NodeId | None:
         """Who leads a shard, as the node knows that serves. Raises QueryError 42704, ConsensusError."""
@@ -168,6 +195,14 @@ class Operations:
     async def _on_split(self, _sender: NodeId, body: bytes) -> bytes:
         shard, at = unpack(body, tuple[int, bytes])
         return pack(await self.split(ShardId(shard), at))
+
+    async def _on_move(self, _sender: NodeId, body: bytes) -> bytes:
+        shard, source, target = unpack(body, tuple[int, int, int])
+        await self.move(ShardId(shard), NodeId(source), NodeId(target))
+        return b""
+
+    async def _on_scatter(self, _sender: NodeId, body: bytes) -> bytes:
+        return pack(await self.scatter(*unpack(body, tuple[str, str, str])))
 
     def _require(self) -> Governing:
         governing = self._governing()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shardforge.ids import ShardId
 from shardforge.sql.bind.tree import ColumnId, OutputColumn
 from shardforge.sql.execute.keyspace import IndexSpace, storage_number
 
 if TYPE_CHECKING:
     from shardforge.sql.catalog.descriptors import Table
+    from shardforge.sql.session.instance import Instance
     from shardforge.sql.session.session import Session
 
 NAME = "shards"
@@ -50,6 +52,16 @@ def rows(session: Session, relation: dict[str, Any] | None) -> list[tuple[Any, .
             replica.lead, ",".join(str(node) for node in replica.members.voters), replica.size_bytes,
         ))  # fmt: skip
     return found
+
+
+def shards_of(instance: Instance, database: str, schema: str, table: str) -> set[ShardId]:
+    """The shards that hold a table and its indexes. Raises QueryError 42P01, 3D000."""
+    spans = _spans(instance.catalog.current(database).table(schema, table, ()))
+    return {
+        participant.descriptor.id
+        for participant in instance.store.coordinator.router.shards
+        if any(participant.descriptor.span.overlaps(*span) for span in spans)
+    }
 
 
 def _spans(table: Table) -> list[tuple[bytes, bytes]]:
