@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= tests
 
-.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick bench-steady bench-tpcc kill-soak failover-soak chaos-soak sim sim-soak fuzz proto lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick bench-steady bench-tpcc kill-soak failover-soak chaos-soak spread-soak sim sim-soak fuzz proto lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -68,6 +68,9 @@ kill-soak: $(READY)  ## kill -9 two hundred times under writers; about 15 minute
 
 chaos-soak: $(READY)  ## random kills, pauses, cuts and restarts of real nodes under load; about 15 minutes
 	$(BIN)/python -m tests.e2e.chaos_harness --nodes 4 --rounds 100
+
+spread-soak: $(READY)  ## two million rows on three nodes, then two join, and nodes are killed while shards move; at most half an hour
+	timeout 1800 $(BIN)/python -m tests.e2e.spread_harness --kills 2
 
 failover-soak: $(READY)  ## kill -9 the serving node of three fifty times under writers; about 5 minutes
 	$(BIN)/python -m tests.e2e.failover_harness --kills 50
