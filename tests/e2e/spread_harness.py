@@ -29,8 +29,7 @@ SETTINGS = {
 }
 SIZE = "SHARDFORGE_SHARDING_MAX_SHARD_SIZE"
 VOTERS = 3
-APART_MAX = 0.2
-"""How far from the mean of all nodes, as a share of it, the bytes of a node may be in the end."""
+THRESHOLD = "SHARDFORGE_SHARDING_REBALANCE_THRESHOLD"
 BATCH = 5_000
 LOADERS = 2
 ACCOUNTS = 200
@@ -197,8 +196,8 @@ def apart(status: dict[str, Any]) -> float:
     return max(abs(one - mean) for one in bytes_on) / mean if mean else 0.0
 
 
-def is_spread(status: dict[str, Any]) -> bool:
-    """Whether every shard has its three voters and nothing else, and bytes are even."""
+def is_spread(status: dict[str, Any], threshold: float) -> bool:
+    """Whether every shard has its three voters and nothing else, and no node's bytes are farther from the mean."""
     return (
         bool(status["serving_node"])
         and not status["under_replicated_shards"]
@@ -209,7 +208,7 @@ def is_spread(status: dict[str, Any]) -> bool:
             and not shard["voters_outgoing"]
             for shard in status["shards"]
         )
-        and apart(status) <= APART_MAX
+        and apart(status) <= threshold
     )
 
 
@@ -241,7 +240,7 @@ def told(status: dict[str, Any]) -> str:
     sizes = ", ".join(f"{node}: {size / 1e6:.1f} MB" for node, size in sorted(held(status).items()))
     leaders = ", ".join(f"{node['id']}: {node['leaders']}" for node in status["nodes"])
     return (
-        f"{len(status['shards'])} shards; bytes {sizes} ({apart(status):.0%} apart); leaders {leaders}; "
+        f"{len(status['shards'])} shards; bytes {sizes} (up to {apart(status):.0%} from the mean); leaders {leaders}; "
         f"{status['under_replicated_shards']} under-replicated, {status['unavailable_shards']} unavailable"
     )
 
@@ -262,10 +261,12 @@ class Spread:
     """A cluster that is filled and grows; what happens is told with the time since the beginning."""
 
     def __init__(
-        self, folder: Path, *, rows: int, size: str, seconds: float, seed: int = 1
+        self, folder: Path, *, rows: int, size: str, threshold: float, seconds: float, seed: int = 1
     ) -> None:
-        """`size`: when a shard is split; `seconds`: how long each step may take."""
-        self.cluster = ClusterProcesses(folder, settings={**SETTINGS, SIZE: size})
+        """`size`: when a shard is split; `threshold`: of balance; `seconds`: how long each step may take."""
+        settings = {**SETTINGS, SIZE: size, THRESHOLD: str(threshold)}
+        self.cluster = ClusterProcesses(folder, settings=settings)
+        self._threshold = threshold
         self.clients: Clients | None = None
         self._rows = rows
         self._seconds = seconds
@@ -325,7 +326,7 @@ class Spread:
     def spread(self, lasting: float) -> None:
         """Return when everything is where it belongs, and stays there for so many seconds."""
         began = time.monotonic()
-        status = self.until(Lasting(is_spread, lasting))
+        status = self.until(Lasting(lambda status: is_spread(status, self._threshold), lasting))
         took = time.monotonic() - began - lasting
         clients = self._working
         self.say(f"spread after {took:.1f} s; {told(status)}")
@@ -359,6 +360,10 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--size", default="4MB", help="When a shard is split.")
+    parser.add_argument(
+        "--threshold", type=float, default=0.1,
+        help="How far from the mean the bytes of a node may be; of each other, twice as far.",
+    )  # fmt: skip
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--joining", type=int, default=2)
     parser.add_argument("--kills", type=int, default=0)
@@ -369,12 +374,9 @@ def main() -> None:
     folder = tempfile.mkdtemp(prefix="shardforge-spread-")
     print(f"in {folder}")
     run = Spread(
-        Path(folder),
-        rows=options.rows,
-        size=options.size,
-        seconds=options.seconds,
-        seed=options.seed,
-    )
+        Path(folder), rows=options.rows, size=options.size, threshold=options.threshold,
+        seconds=options.seconds, seed=options.seed,
+    )  # fmt: skip
     try:
         run.load(options.nodes)
         run.join(options.joining)

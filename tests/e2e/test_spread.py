@@ -20,7 +20,8 @@ LASTING_SECONDS = 4.0
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
-    made = Spread(tmp_path_factory.mktemp("spread"), rows=ROWS, size="1MB", seconds=SECONDS_MAX)
+    folder = tmp_path_factory.mktemp("spread")
+    made = Spread(folder, rows=ROWS, size="1MB", threshold=0.2, seconds=SECONDS_MAX)
     try:
         made.load(3)
         made.join(2)

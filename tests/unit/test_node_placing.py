@@ -12,6 +12,7 @@ from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId, ShardId
 from shardforge.node import Founding, Node
 from shardforge.node.governing import Governing
+from shardforge.raft.confchange import Change, ChangeKind, ConfChange
 from tests.inprocess import run, session_of
 from tests.unit.test_node_tenures import FAST, Three, until
 
@@ -161,5 +162,41 @@ def test_scattering_moves_replicas_until_they_are_even() -> None:
         await until(lambda: [*spread(governing).values()] == [2, 2, 2, 3])
         assert await run(session_of(await four.serving()), "SELECT count(*) FROM t") == [(500,)]
         assert await serving.operations.scatter("", "", "") == (0, 0), "even already"
+
+    on_four(test)
+
+
+async def nothing() -> None:
+    """A round in which nothing is done."""
+
+
+def test_a_member_is_not_dropped_because_an_old_report_knows_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A learner that had acknowledged a state was made anew, empty, and became a voter by what it had acknowledged.
+    async def test(four: Four) -> None:
+        _, governing = await four.settled()
+        shard = ShardId(1)
+        _, target = homes(governing, 1)
+        before = governing.sight_of(shard)
+        assert before.leader is not None
+        old = before._replace(applied=10**9)
+        host = four.nodes[target].host
+        assert host is not None
+        monkeypatch.setattr(governing, "_round", nothing)
+        await governing._create(before.descriptor, target)
+        learns = ConfChange((Change(ChangeKind.ADD_LEARNER, target),))
+        assert await governing._changer.change(before.leader, shard, learns)
+        replica = host.find(shard)
+        assert replica is not None
+        await until(lambda: target in replica.members.learners)
+        await governing._remove_spare({shard: old})
+        assert host.find(shard) is replica
+        leaves = ConfChange((Change(ChangeKind.REMOVE, target),))
+        assert await governing._changer.change(before.leader, shard, leaves)
+        async with asyncio.timeout(10):
+            while host.find(shard) is not None:  # as rounds would do it
+                await governing._remove_spare({shard: old})
+                await asyncio.sleep(0.01)
 
     on_four(test)

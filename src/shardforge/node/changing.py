@@ -1,7 +1,8 @@
-"""A leader's part in moving its shard: membership changes and transfers of leadership, as the serving node asks."""
+"""A leader's part in moving its shard: membership changes, transfers, who is no member, as the serving node asks."""
 
 from __future__ import annotations
 
+from shardforge.cluster.goal import nodes_of
 from shardforge.errors import ConsensusError
 from shardforge.ids import NodeId, ShardId
 from shardforge.node.reports import pack, unpack
@@ -10,7 +11,7 @@ from shardforge.raft.confchange import ConfChange
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
 
-CHANGE, HAND_OVER = "change-members", "hand-over"
+CHANGE, HAND_OVER, SPARE = "change-members", "hand-over", "spare-replica"
 
 ANSWER_SECONDS = 2.0
 
@@ -23,6 +24,7 @@ class Changing:
         self._network = network
         network.on_call(CHANGE, self._on_change)
         network.on_call(HAND_OVER, self._on_hand_over)
+        network.on_call(SPARE, self._on_spare)
 
     def _led(self, shard: ShardId) -> Replica:
         replica = self._host.find(shard)
@@ -43,6 +45,29 @@ class Changing:
             self._led(shard).hand_over(to)
         else:
             await self._network.call(leader, HAND_OVER, pack((shard, to)), ANSWER_SECONDS)
+
+    async def spare(self, leader: NodeId, shard: ShardId, node: NodeId) -> int:
+        """The entry as of which a node is no member, as the leader says now. Raises DatabaseError: it is, or may be.
+
+        What a report said will not do: a member that was added since may have acknowledged what it has from the leader,
+        and must not forget it.
+        """
+        if leader == self._host.node:
+            return self._spare(shard, node)
+        answer = await self._network.call(leader, SPARE, pack((shard, node)), ANSWER_SECONDS)
+        return unpack(answer, int)
+
+    def _spare(self, shard: ShardId, node: NodeId) -> int:
+        replica = self._led(shard)
+        if not replica.serving_term or replica.changing_members:
+            raise ConsensusError(f"the members of shard {shard} are changing", hint="Try again.")
+        if node in nodes_of(replica.members):
+            raise ConsensusError(f"node {node} is a member of shard {shard}", "55000")
+        return replica.applied
+
+    async def _on_spare(self, _sender: NodeId, body: bytes) -> bytes:
+        shard, node = unpack(body, tuple[int, int])
+        return pack(self._spare(ShardId(shard), NodeId(node)))
 
     async def _on_change(self, _sender: NodeId, body: bytes) -> bytes:
         shard, change = unpack(body, tuple[int, ConfChange])

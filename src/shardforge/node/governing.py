@@ -363,12 +363,9 @@ class Governing:
         """Have nodes delete replicas that their groups removed."""
         for node, held in self._holdings():
             gone = [
-                Drop(shard, sights[shard].applied)
-                for shard in held
-                if shard in sights
-                and sights[shard].leader is not None
-                and node not in nodes_of(sights[shard].members)
-                and not sights[shard].members.voters_outgoing
+                drop
+                for shard in sorted(held & sights.keys())
+                if (drop := await self._spare(sights[shard], node)) is not None
             ]
             if not gone:
                 continue
@@ -380,6 +377,18 @@ class Governing:
             except DatabaseError as error:
                 log.debug("node %d keeps replicas for now: %s", node, error)
             self._forget({drop.shard for drop in gone}, node)
+
+    async def _spare(self, shard: ShardSight, node: NodeId) -> Drop | None:
+        """How to remove a replica, if its group's leader says now that it is none of it."""
+        members = shard.members
+        if shard.leader is None or members.voters_outgoing or node in nodes_of(members):
+            return None
+        try:
+            index = await self._changer.spare(shard.leader, shard.descriptor.id, node)
+        except DatabaseError as error:
+            log.debug("node %d keeps its replica of shard %d: %s", node, shard.descriptor.id, error)
+            return None
+        return Drop(shard.descriptor.id, index)
 
     def _forget(self, shards: Collection[ShardId], node: NodeId) -> None:
         """What a node said of replicas that it was to remove is no longer so; what it said of others is."""

@@ -48,7 +48,7 @@ class Placing:
         governing.wake()
         if not await asyncio.shield(over):
             raise ConsensusError(
-                f"shard {shard} did not move: nodes or members changed meanwhile", "55000",
+                f"shard {shard} did not move: its nodes or the serving node changed meanwhile", "55000",
                 hint="See cluster events and cluster shards.",
             )  # fmt: skip
 
@@ -82,10 +82,12 @@ class Placing:
     def begin(self) -> None:
         """Begin as many of the moves that were asked for as there is room for."""
         governing = self._governing
-        history = governing.history
+        history, now = governing.history, governing.now()
+        for move in self._asked:
+            history.touch(move.shard, now)  # the plan leaves it alone
         while self._asked and len(history.under_way) < self._moves_max:
             move = self._asked.popleft()
-            history.begin([move], governing.now())
+            history.begin([move], now)
             governing.event(
                 f"shard {move.shard}: moves from node {move.source} to node {move.target}, as asked"
             )
@@ -106,11 +108,5 @@ class Placing:
 
     def close(self) -> None:
         """The tenure has ended."""
-        for over in self._waiting.values():
-            over.set_exception(
-                ConsensusError(
-                    "another node serves now, and goes on without what was asked for",
-                    hint="See cluster shards, and ask again.",
-                )
-            )
-        self._waiting.clear()
+        while self._waiting:
+            self._waiting.popitem()[1].set_result(False)

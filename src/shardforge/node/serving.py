@@ -39,6 +39,8 @@ from shardforge.txn.store import NeighboursOf, Store
 HAND_OVER_SECONDS = 3.0
 MOVES_MAX = 4
 """Shards that get a new copy at a time."""
+AGAIN_SECONDS = 1.0
+"""How long a government that ended on a mistake of ours is not begun again."""
 
 log = logging.getLogger("shardforge.node")
 
@@ -136,6 +138,17 @@ class Serving:
     # ---- the cluster's government ----------------------------------------------------------------
 
     async def _govern(self, store: Store) -> None:
+        """Look after the cluster for one tenure, whatever goes wrong in it."""
+        while True:
+            try:
+                await self._govern_once(store)
+            except (
+                Exception
+            ):  # our own mistake: the cluster must not be left alone for the rest of the tenure
+                log.exception("the government of the cluster ended, and begins again")
+                await self._clock.sleep(AGAIN_SECONDS)
+
+    async def _govern_once(self, store: Store) -> None:
         host, peering = self._host, self._peering
         replication = self._config.replication
         balance = Balance(self._config.sharding.rebalance_threshold)
