@@ -200,3 +200,22 @@ def test_a_member_is_not_dropped_because_an_old_report_knows_nothing_of_it(
                 await asyncio.sleep(0.01)
 
     on_four(test)
+
+
+def test_a_government_that_ends_on_a_mistake_is_logged_and_begins_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("a mistake")
+
+    async def test(four: Four) -> None:
+        serving, governing = await four.settled()
+        monkeypatch.setattr(governing, "_round", broken)
+        governing.wake()
+        await until(lambda: serving.governing not in (None, governing))
+        assert "the government of the cluster ended" in caplog.text
+        again = serving.governing
+        assert again is not None
+        await until(lambda: len(again.view().ready) == len(four.nodes))
+
+    on_four(test)
