@@ -56,22 +56,34 @@ class Splitting:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        await self._clock.sleep(ROUND_SECONDS)
         while True:
-            await self._clock.sleep(ROUND_SECONDS)
-            now = self._clock.monotonic_ns() / 1e9
-            for participant in list(self._store.participants):
-                replica = participant.replica
-                if replica.id == META_SHARD or self._rests.get(replica.id, 0.0) > now:
-                    continue
-                here = self._host.find(replica.id)
-                if replica.size_bytes <= self._size_max or (here is not None and here.tidying):
-                    continue
-                self._rests[replica.id] = now + REST_SECONDS
-                try:
-                    await self._relieve(participant)
-                except DatabaseError as error:
-                    self._rests[replica.id] = self._clock.monotonic_ns() / 1e9 + AGAIN_SECONDS
-                    log.warning("shard %d is not split now: %s", replica.id, error)
+            participant = self._too_large()
+            if participant is None:
+                await self._clock.sleep(ROUND_SECONDS)
+                continue
+            shard = participant.replica.id
+            self._rests[shard] = self._now() + REST_SECONDS
+            try:
+                await self._relieve(participant)
+            except DatabaseError as error:
+                self._rests[shard] = self._now() + AGAIN_SECONDS
+                log.warning("shard %d is not split now: %s", shard, error)
+
+    def _now(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
+
+    def _too_large(self) -> Participant | None:
+        """A shard that is to be split now. Nothing is kept of the map from before: a replica may be gone since."""
+        now = self._now()
+        for participant in self._store.participants:
+            replica = participant.replica
+            if replica.id == META_SHARD or self._rests.get(replica.id, 0.0) > now:
+                continue
+            here = self._host.find(replica.id)
+            if replica.size_bytes > self._size_max and not (here is not None and here.tidying):
+                return participant
+        return None
 
     async def _relieve(self, participant: Participant) -> None:
         leader, shard = self._leader(participant), participant.replica.id
