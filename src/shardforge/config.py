@@ -286,6 +286,12 @@ class ShardingConfig:
         'a size like "512MB", 1MB or more',
         "A larger shard is split in two, while it serves.",
     )
+    merge_after_sec: int = key(
+        300,
+        _integer(0, 86_400),
+        "an integer from 0 to 86400",
+        "Neighbours that are small together for so long become one shard; 0: never.",
+    )
     rebalance_threshold: float = key(
         0.2,
         _fraction(0.01, 1.0),

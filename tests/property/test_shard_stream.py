@@ -28,6 +28,7 @@ from shardforge.storage.memory import MemoryEngine
 
 TENURE = 9
 SHARD = ShardDescriptor(ShardId(1), Span(b"", b"s"))
+CUT = ShardDescriptor(ShardId(1), Span(b"h", b"s"), 2)
 COMMANDS = 60
 
 
@@ -46,7 +47,7 @@ class Shard:
         self.apply(Begin(TENURE))
 
     def apply(self, command: Begin | Run) -> Outcome:
-        application = Application(self.engine, 1, before=self.state, within=(b"h", b"s"))
+        application = Application(self.engine, 1, before=self.state, shard=CUT)
         outcome = application.apply(command)
         index = self.state.index + 1
         self.engine.write(application.finish(index))

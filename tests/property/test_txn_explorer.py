@@ -370,7 +370,7 @@ def test_what_each_level_promises_holds(seed, level):
 @pytest.mark.interpreted
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_commits_in_many_commands_keep_the_promises(seed, monkeypatch):
-    monkeypatch.setattr("shardforge.shard.command.COMMAND_BYTES_MAX", 100)
+    monkeypatch.setattr("shardforge.shard.weights.COMMAND_BYTES_MAX", 100)
     monkeypatch.setattr("shardforge.shard.proposals.ENTRY_BYTES_MAX", 250)
     monkeypatch.setattr("shardforge.txn.commit.LARGE", 1)
     explore(seed, Isolation.SERIALIZABLE)

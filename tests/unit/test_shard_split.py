@@ -17,9 +17,10 @@ from shardforge.raft.messages import ConfState
 from shardforge.shard.bootstrap import add_shards, open_shards
 from shardforge.shard.command import Commit, Outcome, Split, applied_of, encode
 from shardforge.shard.consensus import FIRST, membership_of
+from shardforge.shard.description import described
 from shardforge.shard.descriptor import ShardDescriptor, Span, initial_shards
 from shardforge.shard.files import DiskFiles, MemoryFiles, Shelf
-from shardforge.shard.split import Division, described, division
+from shardforge.shard.split import Division, division
 from shardforge.storage import mvcc
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.memory import MemoryEngine

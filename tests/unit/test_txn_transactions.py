@@ -274,7 +274,7 @@ def test_a_read_only_transaction_cannot_write():
 
 
 def test_a_large_commit_goes_in_pieces(monkeypatch):
-    monkeypatch.setattr("shardforge.shard.command.COMMAND_BYTES_MAX", 2000)
+    monkeypatch.setattr("shardforge.shard.weights.COMMAND_BYTES_MAX", 2000)
 
     async def test(store: Store) -> None:
         for spread in ([b"\x00"], [b"\x00", b"\x3f"]):

@@ -12,7 +12,9 @@ from shardforge.cli.output import fail
 from shardforge.errors import DatabaseError
 
 app = typer.Typer(
-    help="Split, move and scatter shards by hand.", no_args_is_help=True, callback=use_certificates
+    help="Split, merge, move and scatter shards by hand.",
+    no_args_is_help=True,
+    callback=use_certificates,
 )
 
 SPLIT_SECONDS = 60.0
@@ -82,3 +84,17 @@ def scatter(
         typer.echo(
             f"{moves} replicas move and {transfers} leaderships are handed over; see `cluster events`"
         )
+
+
+@app.command()
+def merge(
+    shard: Annotated[int, typer.Option(help="The shard's id, as in `cluster shards`.")],
+    host: HostOption = DEFAULT_HOST,
+) -> None:
+    """Make the next shard in key order a part of a shard while it serves. Run this on the machine of a node."""
+    try:
+        answer = ask_node(host, "shard.merge", msgspec.msgpack.encode(shard), SPLIT_SECONDS)
+    except DatabaseError as error:
+        fail(error)
+    else:
+        typer.echo(f"shard {msgspec.msgpack.decode(answer)} is a part of shard {shard} now")

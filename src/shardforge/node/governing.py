@@ -31,6 +31,7 @@ from shardforge.cluster.plan import History, Settings, plan_of
 from shardforge.errors import ConsensusError, DatabaseError, QueryError
 from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.node.changing import Changing
+from shardforge.node.merging import Merging
 from shardforge.node.overview import ShardSight, overview
 from shardforge.node.peering import Peering
 from shardforge.node.placing import Placing
@@ -89,6 +90,8 @@ class Governing:
         self.placing = Placing(self, host.node, settings.moves_max)
         self.splitting: Splitting | None = None
         """Who splits shards in this tenure."""
+        self.merging: Merging | None = None
+        """Who merges them."""
         self.members: list[Member] = []
         self.reports: dict[NodeId, NodeReport] = {}
         self._host = host
@@ -320,6 +323,9 @@ class Governing:
         for shard, goal in plan.goals.items():
             if shard not in handed and not self.relocation.busy(shard):
                 await self._step(sights[shard], goal, view.sight)
+        if balancing and self.merging is not None:
+            busy = {*handed, *plan.goals, *self.history.resting()}
+            self.merging.look(list(sights.values()), busy, now)
         await self._make_missing(sights)
         await self._remove_spare({
             shard: sight
@@ -360,13 +366,15 @@ class Governing:
                         log.debug("node %d has no shard %d yet: %s", node, shard, error)
 
     async def _remove_spare(self, sights: Mapping[ShardId, ShardSight]) -> None:
-        """Have nodes delete replicas that their groups removed."""
+        """Have nodes delete replicas that their groups removed, and those of shards that are a part of others."""
+        ended = {row.id: row.heir for row in self._store.rows.values() if row.ended}
         for node, held in self._holdings():
             gone = [
                 drop
                 for shard in sorted(held & sights.keys())
                 if (drop := await self._spare(sights[shard], node)) is not None
             ]
+            gone += [Drop(shard, 0, ended[shard]) for shard in held if shard in ended]
             if not gone:
                 continue
             try:

@@ -36,6 +36,7 @@ LOCKS = "locks"
 LEAVE = "leave"
 DECOMMISSION = "decommission"
 SPLIT = "shard.split"
+MERGE = "shard.merge"
 SPLIT_SECONDS = 60.0
 MOVE = "shard.move"
 SCATTER = "shard.scatter"
@@ -66,6 +67,7 @@ class Operations:
         network.on_call(SPLIT, self._on_split)
         network.on_call(MOVE, self._on_move)
         network.on_call(SCATTER, self._on_scatter)
+        network.on_call(MERGE, self._on_merge)
 
     # ---- asked here ------------------------------------------------------------------------------
 
@@ -144,6 +146,17 @@ class Operations:
             return self._host.node
         return self._require().sight_of(shard).leader
 
+    async def merge(self, shard: ShardId) -> ShardId:
+        """Make the next shard a part of one; which that was. Raises DatabaseError."""
+        serving = self._serving_node()
+        if serving != self._host.node:
+            answer = await self._network.call(serving, MERGE, pack(shard), SPLIT_SECONDS)
+            return ShardId(unpack(answer, int))
+        merging = self._require().merging
+        if merging is None:
+            raise ConsensusError("this node begins to lead at this moment", hint="Try again.")
+        return await merging.merge(shard)
+
     def _serving_node(self) -> NodeId:
         serving = self._peering.serving_node()
         if serving is None:
@@ -168,7 +181,7 @@ class Operations:
         book = self._peering.book
         able = len(book.nodes) - len(book.observers)
         wanted = odd(min(self._config.replication.factor, able))
-        replicas = self._host.replicas
+        replicas = self._host.live
         return Known(
             sum(
                 len(r.members.voters) < wanted or bool(r.members.voters_outgoing) for r in replicas
@@ -203,6 +216,9 @@ class Operations:
 
     async def _on_scatter(self, _sender: NodeId, body: bytes) -> bytes:
         return pack(await self.scatter(*unpack(body, tuple[str, str, str])))
+
+    async def _on_merge(self, _sender: NodeId, body: bytes) -> bytes:
+        return pack(await self.merge(ShardId(unpack(body, int))))
 
     def _require(self) -> Governing:
         governing = self._governing()

@@ -28,6 +28,7 @@ from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
 from shardforge.storage.layout import ClusterIdentity, DataDirectory
 from shardforge.txn.closed import Closed
+from shardforge.txn.shardmap import NOBODY
 
 BELIEF_SECONDS = 3.0
 """How long a node without the meta shard believes that whoever asked it last still serves."""
@@ -139,7 +140,7 @@ class Peering:
         missing = [shard for shard in wanted if shard.id not in here and not shard.voters]
         for shard in missing:
             if any(
-                replica.descriptor.span.overlaps(*_bounds(shard)) for replica in self._host.replicas
+                replica.descriptor.span.overlaps(*_bounds(shard)) for replica in self._host.live
             ):
                 # Another replica here has yet to be split, and makes this one when it is.
                 raise StorageError(
@@ -156,22 +157,38 @@ class Peering:
         return b""
 
     async def drop(self, drops: Iterable[Drop], sender: NodeId) -> None:
-        """Remove replicas that their groups removed. Raises StorageError."""
+        """Remove replicas that their groups removed, or whose shards have ended. Raises StorageError."""
+        kept: StorageError | None = None
         for drop in drops:
             replica = self._host.find(drop.shard)
             if replica is None:
                 continue
-            if replica.applied > drop.index:
-                raise StorageError(f"shard {drop.shard} was given to this node again", "55000")
-            await self._remove(drop.shard)
+            if drop.heir != NOBODY:
+                if not self._absorbed(drop):
+                    kept = StorageError(f"shard {drop.shard} still holds its keys here", "55000")
+                    continue
+            elif replica.applied > drop.index:
+                kept = StorageError(f"shard {drop.shard} was given to this node again", "55000")
+                continue
+            await self._remove(drop.shard, ended=drop.heir != NOBODY)
             log.info("node %d had the replica of shard %d removed", sender, drop.shard)
+        if kept is not None:
+            raise kept
 
-    async def _remove(self, shard: ShardId) -> None:
+    def _absorbed(self, drop: Drop) -> bool:
+        """Whether nothing here needs a shard that has ended: its keys are in another durably, or are not here."""
+        having = [one for one in self._host.replicas if drop.shard in one.descriptor.absorbed]
+        if having:
+            return all(replica.recorded for replica in having)
+        return self._host.find(drop.heir) is None
+
+    async def _remove(self, shard: ShardId, *, ended: bool = False) -> None:
         await self._host.drop(shard)
         directory = self._directory
         if directory is not None:
-            # First: a founder that lost its shards to others would found the cluster again, empty, when it starts.
-            await self._blocking.run(directory.found_no_more)
+            if not ended:
+                # First: a founder that lost its shards to others would found the cluster again, empty, when it starts.
+                await self._blocking.run(directory.found_no_more)
             await self._blocking.run(lambda: directory.remove_shard(shard))
 
 

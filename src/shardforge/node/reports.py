@@ -13,6 +13,7 @@ from shardforge.errors import NetworkError
 from shardforge.ids import NodeId, ShardId
 from shardforge.raft.messages import ConfState
 from shardforge.shard.host import Host
+from shardforge.txn.shardmap import NOBODY
 
 REPORT = "report"
 """Asks a node for its `NodeReport`; the body is an `AddressBook` and the newest `Closed`."""
@@ -74,6 +75,8 @@ class Drop(msgspec.Struct, frozen=True, array_like=True):
 
     shard: ShardId
     index: int
+    heir: ShardId = NOBODY
+    """The shard that it became a part of, whatever it has applied."""
 
 
 T = TypeVar("T")

@@ -23,6 +23,7 @@ from shardforge.node.cutting import Cutting
 from shardforge.node.following import Following
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
+from shardforge.node.merging import Merging
 from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
 from shardforge.node.splitting import Splitting
@@ -173,6 +174,9 @@ class Serving:
                 self._config.sharding.max_shard_size,
                 governing.event,
             )
+            governing.merging = Merging(
+                host, store, self._clock, self._blocking, self._cutting, self._config.sharding, governing.event
+            )  # fmt: skip
             async with asyncio.TaskGroup() as group:
                 group.create_task(governing.run())
                 group.create_task(splitting.run())

@@ -113,6 +113,7 @@ class Splitting:
     async def _split(self, participant: Participant, at: bytes) -> ShardId:
         shard = participant.replica.id
         async with self._store.reshaping:
+            self._store.check_settled(shard)
             await self._cutting.ready(self._leader(participant), shard)
             before = participant.descriptor
             if not before.span.start < at < before.span.end:
@@ -150,7 +151,8 @@ class Splitting:
         try:
             (row,) = await transaction.lock([NEXT_ID], LockStrength.UPDATE, WaitPolicy.BLOCK)
             known = 0 if row.value is None else int.from_bytes(row.value)
-            given = max(known, 1 + max(one.replica.id for one in store.participants))
+            had = {*store.rows, *(one.replica.id for one in store.participants)}
+            given = max(known, 1 + max(had))  # also of shards that were merged
             transaction.put(NEXT_ID, (given + 1).to_bytes(8))
             await transaction.commit()
         except BaseException:

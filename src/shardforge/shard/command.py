@@ -14,6 +14,9 @@ after a crash, comes to the same batch and the same outcomes.
     Window         the bound of the timestamp oracle (meta shard)
     Split          the shard's upper part becomes a shard of its own (`split`); alone in its entry
     Begin          a tenure: what older ones still send is refused from here on
+    Seal           nothing else changes the shard any more: it is about to become a part of another; or it is not
+    Absorb         a copy of such a shard's pairs, which nobody sees yet
+    Merge          what was absorbed is this shard's: its span grows
     Run            commands that a serving node elsewhere has numbered: each is applied once, however often it is sent
 
 A command that names the term of its marks is refused in an entry of any other term (rule R1): the leader
@@ -30,8 +33,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from shardforge.ids import NodeId, ShardId, Timestamp, TxnId
+from shardforge.shard.description import put_description
+from shardforge.shard.descriptor import ShardDescriptor, Span
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Reader, Write
 
@@ -119,9 +125,43 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=11):
     tenure: int
 
 
+class Seal(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """From here on nothing but a Seal changes what the shard holds; or everything does again."""
+
+    tenure: int
+    sealed: bool
+
+
+class Absorb(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Pairs of the engine of the next shard, which is sealed: kept beside this one's, not seen before a Merge."""
+
+    tenure: int
+    span: Span
+    """That shard's."""
+    first: bool
+    """What there is in the span, left by an earlier attempt, goes first."""
+    pairs: Sequence[tuple[bytes, bytes]]
+
+
+class Merge(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """The next shard, all of which was absorbed, becomes a part of this one."""
+
+    tenure: int
+    right: ShardId
+    span: Span
+    """The right one's."""
+    epoch: int
+    """What the shard's epoch becomes: one more than it was."""
+    kept_from: Timestamp
+    """The right one's."""
+    absorbed: tuple[ShardId, ...]
+    """What had become a part of the right one."""
+
+
 Numbered: TypeAlias = (
-    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window | Clear
-)
+    Commit | Prepare | CommitRecord | AbortRecord | Resolve | Forget | Collect | Window | Clear | Seal
+    | Absorb | Merge
+)  # fmt: skip
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -170,6 +210,8 @@ class Applied(msgspec.Struct, frozen=True, array_like=True):
 
 
 NOTHING_APPLIED: Final = Applied(0, 0)
+ABSORBED_KEPT = 100
+"""So many shards that became a part of one are remembered in it; older ones are long removed everywhere."""
 REFUSED_KEPT = 100_000
 """A serving node has fewer commands of one shard under way: so it can learn of each what became of it."""
 
@@ -190,57 +232,6 @@ _applied_decoder = msgspec.msgpack.Decoder(Applied)
 
 WINDOW_RECORD = TxnId(0)
 """The id under which the oracle's bound is kept; no transaction has it."""
-
-
-COMMAND_BYTES_MAX = 1 << 18
-"""A transaction's writes in one shard are cut into commands of about this size, so that applying one does
-not hold up the event loop, nor fill the log with one entry."""
-_WRITE_OVERHEAD = 64
-
-
-def fits_one_command(writes: Sequence[KeyValue]) -> bool:
-    """Whether `chunks` would leave the writes in one piece."""
-    if len(writes) * _WRITE_OVERHEAD > COMMAND_BYTES_MAX:
-        return False
-    return size_of(writes) <= COMMAND_BYTES_MAX
-
-
-def size_of(writes: Sequence[KeyValue]) -> int:
-    """About how many bytes of an entry the writes take."""
-    size = len(writes) * _WRITE_OVERHEAD
-    for key, value in writes:
-        size += len(key)
-        if value is not None:
-            size += len(value)
-    return size
-
-
-def chunks(writes: Sequence[KeyValue]) -> list[Sequence[KeyValue]]:
-    """The writes in pieces of about `COMMAND_BYTES_MAX`."""
-    if fits_one_command(writes):
-        return [writes]
-    pieces: list[Sequence[KeyValue]] = []
-    start = size = 0
-    for position, (key, value) in enumerate(writes):
-        size += _WRITE_OVERHEAD + len(key) + (0 if value is None else len(value))
-        if size >= COMMAND_BYTES_MAX:
-            pieces.append(writes[start : position + 1])
-            start, size = position + 1, 0
-    if start < len(writes):
-        pieces.append(writes[start:])
-    return pieces
-
-
-def weight(command: Command) -> int:
-    """About how many bytes of an entry the command takes."""
-    if isinstance(command, Commit | Prepare | CommitRecord):
-        return size_of(command.writes)
-    if isinstance(command, Run):
-        return sum(map(weight, command.commands))
-    if isinstance(command, Resolve):
-        # Applying reads each key's intent, where it is not in memory, removes it, and writes a version.
-        return len(command.keys) * 4 * _WRITE_OVERHEAD
-    return _WRITE_OVERHEAD
 
 
 _SPLIT_HEAD: Final = bytes((0x91, 0x97, 10))
@@ -303,6 +294,13 @@ def nothing_prepared(_: TxnId) -> None:
     """Know of no transaction's intents."""
 
 
+def merged(shard: ShardDescriptor, command: Merge) -> ShardDescriptor:
+    """What a Merge makes of a shard."""
+    absorbed = (*shard.absorbed, *command.absorbed, command.right)[-ABSORBED_KEPT:]
+    span = shard.span.joined(command.span)
+    return replace(shard, span=span, epoch=command.epoch, absorbed=absorbed)
+
+
 class Application:
     """One entry being applied: the engine batch it makes, and what readers must learn from it.
 
@@ -322,8 +320,11 @@ class Application:
         "cleared",
         "divided",
         "kept_from",
+        "merged",
         "number",
         "refused",
+        "sealed",
+        "shard",
         "tenure",
         "versions",
     )
@@ -333,14 +334,20 @@ class Application:
         reader: Reader,
         term: int,
         prepared: Prepared = nothing_prepared,
-        within: tuple[bytes, bytes] | None = None,
+        shard: ShardDescriptor | None = None,
         before: Applied = NOTHING_APPLIED,
+        *,
+        sealed: bool = False,
     ) -> None:
-        """`prepared` may know a transaction's intents without reading them: they must be the same.
-
-        `within`: the span that keys must be in; None where there was never another.
-        """
-        self._within = within
+        """`prepared` may know a transaction's intents without reading them: they must be the same."""
+        self.shard = shard
+        """What the shard is with this entry; None: whatever keys there are."""
+        # Where the shard never had another span, no key is of another.
+        self._within = None if shard is None or shard.epoch == 1 else shard.span
+        self.sealed = sealed
+        """Whether it is sealed, with this entry."""
+        self.merged = False
+        """Whether this entry made another one a part of it."""
         self.divided: list[Write] | None = None
         """What a Split of this entry adds to the batch; None: it is refused."""
         self._reader = reader
@@ -358,6 +365,8 @@ class Application:
 
     def apply(self, command: Command) -> Outcome:
         """Add the command's effect to the batch."""
+        if self.sealed and not isinstance(command, Seal | Begin | Run):
+            return Outcome.REFUSED
         return _APPLY[type(command)](self, command)
 
     def finish(self, index: int) -> list[Write]:
@@ -372,7 +381,7 @@ class Application:
     def _holds(self, writes: Sequence[KeyValue]) -> bool:
         if self._within is None:
             return True
-        start, end = self._within
+        start, end = self._within.start, self._within.end
         return all(start <= key < end for key, _ in writes)
 
     def _commit(self, command: Commit) -> Outcome:
@@ -466,6 +475,39 @@ class Application:
         self.batch += self.divided
         return Outcome.APPLIED
 
+    def _seal(self, command: Seal) -> Outcome:
+        if command.tenure != self.tenure or self.shard is None:
+            return Outcome.REFUSED
+        self.sealed = command.sealed
+        self.batch.append(put_description(self.shard, sealed=self.sealed))
+        return Outcome.APPLIED
+
+    def _absorb(self, command: Absorb) -> Outcome:
+        span = command.span
+        if command.tenure != self.tenure or self.shard is None or span.start < self.shard.span.end:
+            return Outcome.REFUSED
+        if command.first:
+            spans = mvcc.everything_of(span.start, span.end)
+            self.batch = [
+                write for write in self.batch if not any(low <= write[0] < high for low, high in spans)
+            ]  # fmt: skip
+            self.cleared += spans
+        self.batch += command.pairs
+        return Outcome.APPLIED
+
+    def _merge(self, command: Merge) -> Outcome:
+        shard = self.shard
+        if command.tenure != self.tenure or shard is None or command.epoch != shard.epoch + 1:
+            return Outcome.REFUSED
+        if shard.span.end != command.span.start:
+            return Outcome.REFUSED
+        self.shard = merged(shard, command)
+        self._within = self.shard.span
+        self.merged = True
+        self._keep_from(command.kept_from)
+        self.batch.append(put_description(self.shard))
+        return Outcome.APPLIED
+
     def _begin(self, command: Begin) -> Outcome:
         if command.tenure < self.tenure:
             return Outcome.REFUSED
@@ -515,5 +557,8 @@ _APPLY: dict[type[Any], Callable[[Application, Any], Outcome]] = {
     Clear: Application._clear,
     Split: Application._split,
     Begin: Application._begin,
+    Seal: Application._seal,
+    Absorb: Application._absorb,
+    Merge: Application._merge,
     Run: Application._run,
 }

@@ -36,6 +36,11 @@ class Span(msgspec.Struct, frozen=True, array_like=True, order=True):
         assert self.start < at < self.end, "both parts must be able to hold keys"
         return Span(self.start, at), Span(at, self.end)
 
+    def joined(self, right: Span) -> Span:
+        """The keys of both, `right` being the next one."""
+        assert self.end == right.start, "they are neighbours"
+        return Span(self.start, right.end)
+
     def overlaps(self, start: bytes, end: bytes) -> bool:
         """Whether a key of [start, end) is in the span."""
         return start < self.end and self.start < end
@@ -48,6 +53,8 @@ class ShardDescriptor(msgspec.Struct, frozen=True):
     span: Span
     epoch: int = 1
     voters: tuple[NodeId, ...] = ()
+    absorbed: tuple[ShardId, ...] = ()
+    """The shards that became a part of this one, the last of them."""
 
 
 def initial_shards(count: int, voters: Sequence[NodeId]) -> list[ShardDescriptor]:

@@ -67,13 +67,14 @@ class Host:
         self._listeners: list[Callable[[Replica], None]] = []
         self._tenure_listeners: list[Callable[[int], None]] = []
         self._split_listeners: list[Callable[[Replica, Replica], None]] = []
+        self._merge_listeners: list[Callable[[Replica], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
         self._timing = options.timing
         self._with = Surroundings(
             node, clock, blocking, options, self.counters, Outbox(network),
             Fetch(network, blocking, clock, self.snapshots), randomness, on_failure, self._changed,
-            self._divided, self._keeps_logs, CacheMemory(options.cache_bytes),
+            self._divided, self._merged, self._keeps_logs, CacheMemory(options.cache_bytes),
         )  # fmt: skip
         network.on_frame(self._on_frame)
         network.on_call(METHOD, self._on_pull)
@@ -89,6 +90,14 @@ class Host:
     def meta(self) -> Replica:
         """The replica of the meta shard."""
         return self._replicas[META_SHARD]
+
+    @property
+    def live(self) -> list[Replica]:
+        """The same without those whose shard is a part of another one's that is here."""
+        ended = {
+            shard for replica in self._replicas.values() for shard in replica.descriptor.absorbed
+        }
+        return [replica for replica in self.replicas if replica.id not in ended]
 
     def find(self, shard: ShardId) -> Replica | None:
         """The replica of a shard, if there is one here."""
@@ -148,6 +157,20 @@ class Host:
         """Call the listener no more."""
         self._split_listeners.remove(listener)
 
+    def listen_to_merges(self, listener: Callable[[Replica], None]) -> None:
+        """Have `listener` called with a replica whenever another shard became a part of its, before anything else."""
+        self._merge_listeners.append(listener)
+
+    def unlisten_to_merges(self, listener: Callable[[Replica], None]) -> None:
+        """Call the listener no more."""
+        self._merge_listeners.remove(listener)
+
+    def _merged(self, replica: Replica) -> None:
+        self.counters.merges += 1
+        for listener in list(self._merge_listeners):
+            listener(replica)
+        self._changed(replica)
+
     def _divided(
         self,
         parent: Replica,
@@ -182,7 +205,7 @@ class Host:
     @property
     def whole(self) -> bool:
         """Whether the replicas here hold every key: one may be missing that came out of a split elsewhere."""
-        return tiles(replica.descriptor for replica in self._replicas.values())
+        return tiles(replica.descriptor for replica in self.live)
 
     def _changed(self, replica: Replica) -> None:
         for listener in list(self._listeners):
@@ -205,9 +228,7 @@ class Host:
     def leads_voting(self) -> bool:
         """Whether every replica that votes here serves as leader, as far as it knows that it votes."""
         return all(
-            replica.serving_term
-            for replica in self._replicas.values()
-            if self.node in replica.members.voters
+            replica.serving_term for replica in self.live if self.node in replica.members.voters
         )
 
     @property

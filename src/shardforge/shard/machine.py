@@ -20,11 +20,11 @@ from shardforge.shard.command import (
     applied_of,
     nothing_prepared,
 )
+from shardforge.shard.description import described, is_sealed
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.files import ShardFiles
 from shardforge.shard.log import ShardLog
 from shardforge.shard.snapshot import Pins
-from shardforge.shard.split import described
 from shardforge.shard.surroundings import Surroundings
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine
@@ -63,6 +63,8 @@ class StateMachine:
         self._moments: dict[int, Callable[[], None]] = {}
         self.engine, self._log = opened or files.open()
         self.descriptor = described(self.engine, descriptor)
+        self.sealed = is_sealed(self.engine)
+        """Whether nothing changes what it holds, until it is a part of another shard, or is not to be."""
         self.kept_from = mvcc.kept_from(self.engine)
         """Readers below it may miss what was removed."""
 
@@ -98,9 +100,9 @@ class StateMachine:
     # ---- applying --------------------------------------------------------------------------------
 
     def _application(self, term: int) -> Application:
-        span = self.descriptor.span
-        within = None if self.descriptor.epoch == 1 else (span.start, span.end)
-        return Application(self.engine, term, self.prepared, within, self.state)
+        return Application(
+            self.engine, term, self.prepared, self.descriptor, self.state, sealed=self.sealed
+        )
 
     def _carry_out(
         self, application: Application, index: int, commands: Iterable[Command]
@@ -114,8 +116,13 @@ class StateMachine:
                 self.engine.delete_span(start, end)
         self.engine.write(application.finish(index))
         self.state = application.state(index)
+        self.sealed = application.sealed
         if application.kept_from:
             self.kept_from = application.kept_from
+        if application.merged:
+            assert application.shard is not None, "it grew"
+            self.descriptor = application.shard
+            self.cache.clear()  # it may know of keys that were its own once
         if self._moments and (seen := self._moments.pop(index, None)) is not None:
             seen()
         wrote = self.cache.wrote
@@ -154,6 +161,7 @@ class StateMachine:
         self.engine = await self._blocking.run(lambda: self._files.install(staged, old, log))
         self._installing = False
         self.descriptor = described(self.engine, self.descriptor)
+        self.sealed = is_sealed(self.engine)
         self.kept_from = mvcc.kept_from(self.engine)
         self.cache.clear()
         self.state = applied_of(self.engine)

@@ -175,6 +175,11 @@ class GroupMember(StateMachine, ABC):
         self._record_due = True
         self._changed()
 
+    @property
+    def recorded(self) -> bool:
+        """Whether span and members are written down as they are, and the engine is durable so far."""
+        return not self._record_due
+
     def _record_members(self) -> None:
         members = self.members
         self._record({*members.voters, *members.voters_outgoing, *members.learners})

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from shardforge.shard.command import COMMAND_BYTES_MAX, Command, Outcome, Split, weight
+from shardforge.shard.command import Command, Outcome, Split
+from shardforge.shard.weights import COMMAND_BYTES_MAX, weight
 
 Done = Callable[[Outcome], None]
 

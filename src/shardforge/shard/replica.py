@@ -200,8 +200,8 @@ class Replica(GroupMember):
         if cut_to := self._flushing.take_cut():
             await self._blocking.run(lambda: self._log.truncate_prefix(cut_to))
         if self._record_due:
-            self._record_due = False
             await self._blocking.run(self._record_members)
+            self._record_due = False
 
     def _propose_queued(self) -> None:
         node = self._node.at(self._now_us())
@@ -244,7 +244,7 @@ class Replica(GroupMember):
     async def _divide(self, entry: Entry) -> None:
         """Apply a Split: the child's files are whole before the parent lets go of anything."""
         found = division(self.descriptor, self.members, entry.data, entry.term, self.state.tenure)
-        if found is None:
+        if found is None or self.sealed:
             self._apply(entry)
             return
         since_us = self._now_us()
@@ -273,6 +273,11 @@ class Replica(GroupMember):
             commands = decode(data)
         outcomes = self._carry_out(application, index, commands)
         self._reader.applied(self.state)
+        if application.cleared and found is None:
+            self.tidy(application.cleared)  # a shard that is small by now is to be known as small
+        if application.merged:
+            self._record_due = True
+            self._with.on_merge(self)
         if proposed is not None:
             for position, proposal in enumerate(proposed.proposals):
                 # Another term's entry took the index: ours is absent, and will stay so.

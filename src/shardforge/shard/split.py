@@ -24,17 +24,11 @@ from shardforge.ids import META_SHARD, NodeId
 from shardforge.raft.messages import ConfState
 from shardforge.shard.command import Applied, Split, decode, encode_applied
 from shardforge.shard.consensus import FIRST, encode_membership
-from shardforge.shard.descriptor import ShardDescriptor, Span
+from shardforge.shard.description import put_description
+from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.log import ShardLog
 from shardforge.storage import mvcc
-from shardforge.storage.engine import Engine, Reader, Write
-
-
-class _Description(msgspec.Struct, frozen=True, array_like=True):
-    """What the engine says of its shard."""
-
-    span: Span
-    epoch: int
+from shardforge.storage.engine import Engine, Write
 
 
 class Division(NamedTuple):
@@ -55,24 +49,6 @@ class Division(NamedTuple):
     def cleared(self) -> list[tuple[bytes, bytes]]:
         """The engine's spans that are not the parent's any more."""
         return mvcc.everything_of(self.child.span.start, self.child.span.end)
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Description)
-
-
-def put_description(shard: ShardDescriptor) -> Write:
-    """The engine's note of a shard's span and epoch."""
-    return mvcc.put_description(_encoder.encode(_Description(shard.span, shard.epoch)))
-
-
-def described(reader: Reader, made: ShardDescriptor) -> ShardDescriptor:
-    """The shard as its engine has it: as it was made, unless it was split since, or came out of a split."""
-    data = mvcc.description(reader)
-    if data is None:
-        return made
-    found = _decoder.decode(data)
-    return msgspec.structs.replace(made, span=found.span, epoch=found.epoch)
 
 
 def division(

@@ -35,12 +35,13 @@ class ReplicaOptions(NamedTuple):
 class LogCounters:
     """What the node's logs did so far."""
 
-    __slots__ = ("appends", "bytes", "entries", "splits", "sync_ns", "syncs")
+    __slots__ = ("appends", "bytes", "entries", "merges", "splits", "sync_ns", "syncs")
 
     def __init__(self) -> None:
         self.appends = 0
         self.entries = 0
         self.splits = 0
+        self.merges = 0
         self.bytes = 0
         self.syncs = 0
         self.sync_ns = 0
@@ -63,6 +64,8 @@ class Surroundings(NamedTuple):
     on_split: Callable[[Replica, ShardDescriptor, Forked | None, int | None], None]
     """Called between two entries, when a replica has been split: the child, its files if they are new, and since when
     it leads, by the monotonic clock, if it does from the beginning."""
+    on_merge: Callable[[Replica], None]
+    """Called between two entries, when another shard became a part of a replica's."""
     keeps_logs: Callable[[], bool]
     """Whether a shard that came out of a split here may not be on a majority yet: those that are to make it out of
     their copies of the parent need its log."""

@@ -23,6 +23,7 @@ from shardforge.node.cutting import Cutting
 from shardforge.node.following import Following
 from shardforge.node.governing import ROUND_SECONDS, Governing
 from shardforge.node.leading import Leading
+from shardforge.node.merging import Merging
 from shardforge.node.neighbours import neighbours
 from shardforge.node.peering import Peering
 from shardforge.node.splitting import Splitting
@@ -70,7 +71,7 @@ def _config(*, asynchronous: bool) -> Config:
         replication=replace(
             config.replication, async_replication=asynchronous, max_staleness_ms=MAX_STALENESS_MS
         ),
-        sharding=replace(config.sharding, initial_shard_count=SHARDS),
+        sharding=replace(config.sharding, initial_shard_count=SHARDS, merge_after_sec=0),
     )
 
 
@@ -350,6 +351,9 @@ class SimNode:
                 SHARD_BYTES_MAX,
                 governing.event,
             )
+            governing.merging = Merging(
+                host, store, self.clock, self._blocking, self._cutting, self._config.sharding, governing.event
+            )  # fmt: skip
             async with asyncio.TaskGroup() as group:
                 group.create_task(governing.run())
                 group.create_task(splitting.run())

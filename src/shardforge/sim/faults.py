@@ -42,6 +42,8 @@ class Faults:
         """Replicas and leaderships that were sent elsewhere."""
         self.splits = 0
         """Shards that were split, as far as the serving node could tell."""
+        self.merges = 0
+        """Shards that became a part of others, as far as the serving node could tell."""
         self.interruptions = 0
         """Snapshots that were disturbed in the midst of their transfer."""
 
@@ -174,6 +176,26 @@ class Faults:
                 if not isinstance(outcome, QueryError):  # a shard with one key, or a key of another
                     return
 
+    async def merge(self, _node: SimNode, _seconds: float) -> None:
+        """A shard becomes a part of the one before it: no fault either."""
+        for node in self._nodes:
+            governing = node.governing
+            merging = None if governing is None else governing.merging
+            if governing is None or merging is None or governing.splitting is None:
+                continue
+            shards = governing.splitting.shards[
+                :-2
+            ]  # not the last one, nor the meta shard after it
+            if not shards:
+                return
+            work = node.begin(merging.merge(self._world.random.choice(shards)))
+            await asyncio.wait({work}, timeout=SPLIT_SECONDS)
+            work.cancel()
+            (outcome,) = await asyncio.gather(work, return_exceptions=True)
+            if isinstance(outcome, int):
+                self.merges += 1
+            return
+
     async def move(self, _node: SimNode, seconds: float) -> None:
         """A shard is led by another node for a while, or lives elsewhere from now on: no fault either."""
         choice = self._world.random
@@ -257,6 +279,7 @@ KINDS: dict[str, Callable[[Faults, SimNode, float], Awaitable[None]]] = {
     "clock": Faults.clock,
     "pause": Faults.pause,
     "split": Faults.split,
+    "merge": Faults.merge,
     "move": Faults.move,
     "snapshot": Faults.snapshot,
 }

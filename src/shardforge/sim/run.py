@@ -42,6 +42,7 @@ class Report:
     """How often clients were told what."""
     faults: int = 0
     splits: int = 0
+    merges: int = 0
     moves: int = 0
     interruptions: int = 0
     """Snapshots that were disturbed in the midst of their transfer."""
@@ -126,6 +127,7 @@ class _Simulation:
         report.seconds = asyncio.get_running_loop().time()
         report.faults = self._faults.injected
         report.splits = self._faults.splits
+        report.merges = self._faults.merges
         report.moves = self._faults.moves
         report.interruptions = self._faults.interruptions
         report.deliveries = self._world.deliveries

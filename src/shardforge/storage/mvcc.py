@@ -31,6 +31,8 @@ APPLIED_KEY: Final = b"a"
 _DESCRIPTION_KEY: Final = b"d"
 _KEPT_KEY: Final = b"k"
 _MEMBERSHIP_KEY: Final = b"m"
+KEPT_SPAN: Final = (_KEPT_KEY, _KEPT_KEY + b"\x00")
+"""The engine's span that holds the timestamp from which on readers find all that they need."""
 _TOP: Final = (1 << 64) - 1
 _AFTER_OLDEST: Final = b"\xff" * 9
 _NEWEST: Final = bytes(8)
@@ -176,7 +178,12 @@ def description(reader: Reader) -> bytes | None:
 def kept_from(reader: Reader) -> Timestamp:
     """Readers below it may miss what was removed; 0: nothing was."""
     data = reader.get(_KEPT_KEY)
-    return Timestamp(0 if data is None else _unpack_u64(data)[0])
+    return Timestamp(0) if data is None else as_kept_from(data)
+
+
+def as_kept_from(data: bytes) -> Timestamp:
+    """That timestamp, from its value in the engine."""
+    return Timestamp(_unpack_u64(data)[0])
 
 
 def membership(reader: Reader) -> bytes | None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from shardforge.errors import ConsensusError
-from shardforge.shard.command import Begin, Collect, Outcome, decode_intent
+from shardforge.shard.command import Begin, Collect, Outcome, Seal, decode_intent
 from shardforge.shard.pending import Mark
 from shardforge.shard.replica import Replica
 from shardforge.storage import mvcc
@@ -44,6 +44,17 @@ async def begin_here(replica: Replica, tenure: int) -> None:
     )
     if await outcome is not Outcome.APPLIED:
         raise ConsensusError(f"shard {replica.id} is not led here any more")
+
+
+async def unseal(participant: Participant, tenure: int) -> None:
+    """Let a shard be changed again that is not to become a part of another. Raises ConsensusError."""
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    participant.propose(
+        Seal(tenure, sealed=False),
+        lambda found: None if outcome.done() else outcome.set_result(found),
+    )
+    if await outcome is not Outcome.APPLIED:
+        raise ConsensusError(f"shard {participant.replica.id} is not led as it was any more")
 
 
 async def recover_marks(participant: Participant) -> None:

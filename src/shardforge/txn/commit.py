@@ -37,10 +37,9 @@ from shardforge.shard.command import (
     Outcome,
     Prepare,
     Resolve,
-    chunks,
-    fits_one_command,
 )
 from shardforge.shard.pending import Mark
+from shardforge.shard.weights import chunks, fits_one_command
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import ReadSet
 from shardforge.txn.transaction import Transaction

@@ -90,7 +90,7 @@ class FollowedShard(Participant):
 
     @property
     def current(self) -> bool:
-        """Whether the replica still is what it was when this was made: not split, replaced or removed since."""
+        """Whether the replica still is what it was when this was made: not split, merged, replaced or removed since."""
         source = self._source
         return (
             source.descriptor is self._descriptor
@@ -190,15 +190,20 @@ class FollowerStore:
         self.snapshots = Snapshots()
         self.router: Router[Participant] = Router(self._shards())
         host.listen_to_splits(self._on_split)
+        host.listen_to_merges(self._on_merge)
         self.coordinator = FollowerCoordinator(
             node, self.router, self._oracle, self.snapshots, NoGarbage(), NoLease()
         )
         self.advance()
 
     def _shards(self) -> Iterable[FollowedShard]:
-        return [FollowedShard(self._host, replica, self._locks) for replica in self._host.replicas]
+        return [FollowedShard(self._host, replica, self._locks) for replica in self._host.live]
 
     def _on_split(self, _parent: Replica, _child: Replica) -> None:
+        if self._host.whole:
+            self.router.replace(self._shards())
+
+    def _on_merge(self, _replica: Replica) -> None:
         if self._host.whole:
             self.router.replace(self._shards())
 
@@ -229,7 +234,7 @@ class FollowerStore:
         """Whether the router leads to replicas as they are; it is made again where they have changed."""
         if all(shard.current for shard in self._followed()):
             return True
-        if not self.whole or any(replica.installing for replica in self._host.replicas):
+        if not self.whole or any(replica.installing for replica in self._host.live):
             return False
         self.router.replace(self._shards())
         return True
@@ -282,3 +287,4 @@ class FollowerStore:
     async def end(self) -> None:
         """Stop to follow the shards."""
         self._host.unlisten_to_splits(self._on_split)
+        self._host.unlisten_to_merges(self._on_merge)

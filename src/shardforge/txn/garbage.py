@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from heapq import merge
 from itertools import islice
 from typing import NamedTuple
 
@@ -76,6 +77,8 @@ class GarbageCollector:
         }
         self._unswept: set[ShardId] = set()
         """Shards elsewhere with deleted rows, which only a look at all versions finds."""
+        self.spared: set[ShardId] = set()
+        """Shards of which nothing is collected now: they are about to be a part of others."""
         self.collected = 0
         self.kept_from = newest_timestamp()
         """Everything that a reader from here on needs is there; unknown before what was given last at the start."""
@@ -85,6 +88,14 @@ class GarbageCollector:
         queue = self._queues[parent]
         self._queues[parent] = deque(one for one in queue if one.key not in child.span)
         self._queues[child.id] = deque(one for one in queue if one.key in child.span)
+
+    def merged(self, left: ShardId, right: ShardId) -> None:
+        """A shard became a part of another, and what is known of its keys with it."""
+        queues = (self._queues[left], self._queues.pop(right))
+        self._queues[left] = deque(merge(*queues, key=lambda one: one.since))
+        if right in self._unswept:
+            self._unswept.discard(right)
+            self._unswept.add(left)
 
     def __len__(self) -> int:
         """How many versions are known to become garbage."""
@@ -131,6 +142,8 @@ class GarbageCollector:
         total = 0
         horizon = self.horizon()
         for participant in self._router.shards:
+            if participant.replica.id in self.spared:
+                continue
             queue = self._queues[participant.replica.id]
             limit = self.horizon(retained=False) if len(queue) > QUEUE_MAX else horizon
             for _ in range(COMMANDS_PER_TURN):

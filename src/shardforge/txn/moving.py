@@ -26,6 +26,9 @@ async def take_over(store: Store, clock: Clock, shard: ShardId) -> None:
         replica = store.host.find(shard)
         if before.remote is None or replica is None:
             return
+        row = store.rows.get(shard)
+        if row is not None and row.merging:
+            raise ConsensusError(f"whether shard {shard} is one still is not known yet")
         with store.coordinator.fences.around(before.descriptor.span):
             await drained(store.coordinator, clock, before)
             await before.remote.hold()  # the next one to count commands begins where this one ended

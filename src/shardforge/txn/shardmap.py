@@ -2,7 +2,9 @@
 
 A shard's own state tells its span; the rows tell that it exists. A split writes the child's row before it is proposed,
 with the parent's id in it, and both rows after it is applied. So whoever begins to serve finds every shard: of a child
-whose row still names its parent, the parent's epoch tells whether it came to be.
+whose row still names its parent, the parent's epoch tells whether it came to be. A merge writes down first of which
+shard the right one is to be a part; that one's state tells whether it is. The row of a shard that has ended stays, and
+says so: its replicas may be found for as long as a node comes back that had one.
 PURE.
 """
 
@@ -31,6 +33,20 @@ class ShardRow(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     parent: ShardId = NOBODY
     """The shard that it is being split from; whether it was is not known."""
+    heir: ShardId = NOBODY
+    """The shard that it is to become a part of."""
+    ended: bool = False
+    """Whether it has."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it says what became of the shard."""
+        return self.parent == NOBODY and not self.merging
+
+    @property
+    def merging(self) -> bool:
+        """Whether it is not known if it is a part of its heir."""
+        return self.heir != NOBODY and not self.ended
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -69,17 +85,25 @@ def existing(
 ) -> list[ShardDescriptor]:
     """The shards that there are, by the rows and by what is known of some of them from themselves.
 
-    A parent elsewhere that was split counts as it was before, with the child's keys, until it tells.
+    A parent elsewhere that was split counts as it was before, with the child's keys, until it tells; and so do two
+    shards that are merged.
     """
     told = {descriptor.id: descriptor for descriptor in known}
     found = {shard: told[shard] for shard in told.keys() - rows.keys()}
     for row in rows.values():
+        if row.ended or ended(row, told.get(row.heir)):
+            continue
         if row.parent == NOBODY:
             found[row.id] = told.get(row.id) or descriptor_of(row)
     for row in rows.values():
         if row.parent != NOBODY and born(row, found.get(row.parent)):
             found[row.id] = told.get(row.id) or descriptor_of(row)
     return list(found.values())
+
+
+def ended(row: ShardRow, heir: ShardDescriptor | None) -> bool:
+    """Whether the shard of a row that names its heir is a part of it, by what that is now."""
+    return heir is not None and row.id in heir.absorbed
 
 
 def born(row: ShardRow, parent: ShardDescriptor | None) -> bool:

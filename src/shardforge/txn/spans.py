@@ -42,7 +42,7 @@ async def scan_spans(
     """Chunks of one span after the other, each in key order (or against it)."""
     timestamp = await transaction.read_timestamp()
     coordinator.snapshots.pin(timestamp)
-    views: dict[Participant, Snapshot] = {}
+    views: dict[tuple[Participant, int], Snapshot] = {}  # a merge puts more into a shard
     found: Chunk = []
     since_yield = 0
     try:
@@ -60,13 +60,14 @@ async def scan_spans(
             parts = coordinator.router.shards_of(start, end)
             participant = parts[0][0]
             simple = len(parts) == 1 and transaction.reads is None
-            view = views.get(participant)
+            place = participant, coordinator.router.generation
+            view = views.get(place)
             if (
                 simple and view is None and participant.local and participant.term
                 and not participant.pending.marks
             ):  # fmt: skip
                 # Whatever is marked later draws a timestamp above this reader's.
-                view = views[participant] = participant.view()
+                view = views[place] = participant.view()
             if view is None or not simple or transaction.writes.in_span(start, end):
                 chunks = transaction.scan(start, end, reverse=reverse)
                 async with aclosing(chunks):

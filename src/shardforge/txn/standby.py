@@ -6,7 +6,7 @@ timestamp, and no lease is asked, because the timestamp says how old the answers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shardforge.errors import ConsensusError, TransactionError
 from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
@@ -29,7 +29,7 @@ CACHE_BYTES = 4 << 20
 
 def holds_all(host: Host) -> bool:
     """Whether every key's shard has a replica here, with a state in it."""
-    return host.whole and all(replica.applied for replica in host.replicas)
+    return host.whole and all(replica.applied for replica in host.live)
 
 
 class FrozenReplica:
@@ -129,11 +129,10 @@ class StandbyStore:
             raise ConsensusError(f"node {node} does not hold all shards")
         self._host = host
         self._locks = LockTable()
-        router = Router(
-            [Participant(FrozenReplica(replica), self._locks) for replica in host.replicas]
-        )
+        router = Router([Participant(FrozenReplica(replica), self._locks) for replica in host.live])
         self._router = router
         host.listen_to_splits(self._on_split)
+        host.listen_to_merges(self._on_merge)
         self.coordinator = StandbyCoordinator(
             node, router, FixedOracle(timestamp), Snapshots(), NoGarbage(), NoLease()
         )
@@ -144,13 +143,21 @@ class StandbyStore:
 
     def _on_split(self, _parent: Replica, child: Replica) -> None:
         """What was found in the parent so far is the child's from here on, as of every timestamp of the past."""
-        frozen = Participant(FrozenReplica(child), self._locks)
-        for participant in self._router.shards:
+        self._reroute([*self._router.shards, Participant(FrozenReplica(child), self._locks)])
+
+    def _on_merge(self, _replica: Replica) -> None:
+        """What was found in a shard so far is found in the one before it as well."""
+        live = {replica.id for replica in self._host.live}
+        self._reroute([one for one in self._router.shards if one.replica.id in live])
+
+    def _reroute(self, shards: Sequence[Participant]) -> None:
+        for participant in shards:
             replica = self._host.find(participant.replica.id)
             if replica is not None:
                 participant.replica.descriptor = replica.descriptor
-        self._router.replace([*self._router.shards, frozen])
+        self._router.replace(shards)
 
     async def end(self) -> None:
         """Stop to follow the shards."""
         self._host.unlisten_to_splits(self._on_split)
+        self._host.unlisten_to_merges(self._on_merge)

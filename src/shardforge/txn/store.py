@@ -11,7 +11,9 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+from msgspec.structs import replace
 
 from shardforge.config import Config
 from shardforge.errors import ConsensusError, DatabaseError
@@ -31,24 +33,25 @@ from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage.engine import Compression
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.rocksdb import SharedMemory
-from shardforge.txn.attach import begin_here, new_tenure, recover_marks
+from shardforge.txn.attach import begin_here, new_tenure, recover_marks, unseal
 from shardforge.txn.commit_keys import CommitKeyCollector
-from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, WaitPolicy
+from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.garbage import GarbageCollector
 from shardforge.txn.lease import Lease
 from shardforge.txn.locks import LockTable
+from shardforge.txn.maprows import put_rows
 from shardforge.txn.oracle import OracleService
 from shardforge.txn.participant import Participant
+from shardforge.txn.reads import begun
 from shardforge.txn.resolver import Resolver
 from shardforge.txn.shardmap import (
     ShardRow,
     born,
     descriptor_of,
-    encode_row,
+    ended,
     existing,
     load_rows,
     row_of,
-    shard_key,
 )
 from shardforge.txn.snapshots import Snapshots
 
@@ -61,6 +64,8 @@ NeighboursOf = Callable[[int], Neighbours]
 """Those of a tenure."""
 
 logger = logging.getLogger("shardforge.store")
+
+T = TypeVar("T")
 
 
 def newest_cache_bytes(config: Config) -> int:
@@ -108,10 +113,10 @@ class Store:
         )  # fmt: skip
         self.resolver = Resolver(self.router, self.coordinator.committing)
         self.reshaping = asyncio.Lock()
-        """Held while a shard is split, or another node is to lead it: one at a time."""
+        """Held while a shard is split or merged, or another node is to lead it: one at a time."""
         self.rows: dict[ShardId, ShardRow] = {}
         """The shard map as it is written down."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         host.listen(self._on_change)
         host.listen_to_splits(self._divided)
         host.listen_to_tenures(self._deposed)
@@ -189,8 +194,10 @@ class Store:
             replica.recover = nothing_lost
             raise ConsensusError(f"shard {replica.id} is led elsewhere again")
         self._begun.add(replica.id)
+        assert before.remote is not None, "it was led elsewhere"
+        before.remote.descriptor = replica.descriptor
+        self._learn(replica.descriptor)
         self._exchange(before, after)
-        self._admit_children(replica.descriptor)
         self._spawn(self._settle(replica.descriptor))
 
     def lead_elsewhere(self, before: Participant) -> Participant:
@@ -199,6 +206,17 @@ class Store:
         self._exchange(before, after)
         self._spawn(self.attach(after))
         return after
+
+    def merged(self, left: ShardId, right: ShardId) -> None:
+        """A shard is a part of the one before it: from this moment on its keys are routed there."""
+        known = {participant.replica.id: participant for participant in self.participants}
+        before, after = known[right], known[left]
+        after.replica.cache.clear()  # it may know of keys that were its own once
+        self.garbage.merged(left, right)
+        self.router.replace([one for one in self.participants if one is not before])
+        if before.remote is not None:
+            before.remote.merged = True
+        self._let_go(before)
 
     def _exchange(self, before: Participant, after: Participant) -> None:
         marks = before.pending.marks.values()
@@ -210,16 +228,20 @@ class Store:
         """Let the tenure begin in a shard elsewhere, and then transactions in; unless it comes to be led here first."""
         remote = participant.remote
         assert remote is not None, "it is led elsewhere"
+        await self._know_fate(remote.id)
         await remote.attach()
+        if not remote.closed:
+            self._learn(remote.descriptor)
         while not remote.closed:
             try:
+                if remote.sealed:
+                    await unseal(participant, self.tenure)
                 await recover_marks(participant)
             except DatabaseError as error:
                 logger.debug("what shard %d has prepared is not known yet: %s", remote.id, error)
             else:
                 break
         if not remote.closed:
-            self._admit_children(remote.descriptor)
             remote.open()
             await self._settle(remote.descriptor)
 
@@ -235,8 +257,29 @@ class Store:
             else:
                 return
 
-    def _admit_children(self, parent: ShardDescriptor) -> None:
-        """Learn of shards that came out of one in an older tenure, which could not write it down any more."""
+    async def _know_fate(self, shard: ShardId) -> None:
+        """Of a shard that was to be a part of another in an older tenure: return when it is known whether it is."""
+        row = self.rows.get(shard)
+        if row is None or not row.merging:
+            return
+        heirs = [one for one in self.participants if one.replica.id == row.heir]
+        while heirs and not heirs[0].term:
+            try:
+                await begun(heirs[0])
+            except DatabaseError as error:
+                logger.debug("whether shard %d is one is not known yet: %s", shard, error)
+                await self._clock.sleep(SETTLE_SECONDS)
+            heirs = [one for one in self.participants if one.replica.id == row.heir]
+
+    def _learn(self, parent: ShardDescriptor) -> None:
+        """Learn of shards that came out of one, or became a part of it, in an older tenure.
+
+        It could not write it down any more.
+        """
+        for row in list(self.rows.values()):
+            gone = row.heir == parent.id and row.merging and ended(row, parent)
+            if gone and any(row.id == one.replica.id for one in self.participants):
+                self.merged(parent.id, row.id)
         known = {participant.replica.id for participant in self.participants}
         for row in sorted(self.rows.values(), key=lambda row: row.epoch):
             if row.parent == parent.id and row.id not in known and born(row, parent):
@@ -255,56 +298,74 @@ class Store:
 
     async def _write_map(self) -> None:
         """Write down what the rows do not say yet."""
-        wrong = [
-            row_of(participant.descriptor)
-            for participant in self.participants
-            if participant.local
-            and self.rows.get(participant.replica.id) != row_of(participant.descriptor)
-        ]
         try:
             for participant in self.participants:
                 if participant.local:
                     await self._settle_rows(participant.descriptor)
-            await self.write_rows(wrong)
+            async with self.reshaping:
+                await self.write_rows([
+                    row_of(participant.descriptor)
+                    for participant in self.participants
+                    if participant.local
+                    and self.rows.get(participant.replica.id) != row_of(participant.descriptor)
+                ])  # fmt: skip
         except DatabaseError as error:
             logger.warning("the shard map is not written down yet: %s", error)
 
     async def write_rows(self, rows: Sequence[ShardRow]) -> None:
-        """Write rows of the shard map, all or none. Raises DatabaseError."""
+        """Write rows of the shard map, all or none, and with the first of them all others. Raises DatabaseError."""
         if not rows:
             return
-        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
-        try:
-            keys = [shard_key(row.id) for row in rows]
-            await transaction.lock(keys, LockStrength.UPDATE, WaitPolicy.BLOCK)
-            for key, row in zip(keys, rows, strict=True):
-                transaction.put(key, encode_row(row))
-            await transaction.commit()
-        except BaseException:
-            await transaction.rollback()
-            raise
+        written = {*self.rows, *(row.id for row in rows)}
+        rows = [
+            *rows,
+            *(row_of(one.descriptor) for one in self.participants if one.replica.id not in written),
+        ]
+        await put_rows(self.coordinator, {row.id: row for row in rows})
         self.rows.update((row.id, row) for row in rows)
 
     async def forget_row(self, shard: ShardId) -> None:
         """Take back the row of a shard that did not come to be. Raises DatabaseError."""
-        transaction = self.coordinator.begin(Isolation.READ_COMMITTED)
-        try:
-            key = shard_key(shard)
-            await transaction.lock([key], LockStrength.UPDATE, WaitPolicy.BLOCK)
-            transaction.delete(key)
-            await transaction.commit()
-        except BaseException:
-            await transaction.rollback()
-            raise
+        await put_rows(self.coordinator, {shard: None})
         self.rows.pop(shard, None)
 
+    def check_settled(self, shard: ShardId, *, splits: bool = False) -> None:
+        """Raise ConsensusError while the map does not say what became of a merge of the shard, or also of a split."""
+        if any(
+            (row.merging and shard in (row.id, row.heir))
+            or (splits and not row.settled and shard in (row.id, row.parent))
+            for row in self.rows.values()
+        ):
+            raise ConsensusError(
+                f"what shard {shard} is now is still to be written down", hint="Try again."
+            )
+
     async def _settle_rows(self, parent: ShardDescriptor) -> None:
-        """Of shards that an older tenure was splitting from one: write down what became of them."""
-        for row in [row for row in self.rows.values() if row.parent == parent.id]:
-            if born(row, parent):
-                await self.write_rows([row_of(descriptor_of(row)), row_of(parent)])
-            else:
-                await self.forget_row(row.id)
+        """Of shards that an older tenure was splitting from one, or making a part of it: write down what they are."""
+        async with self.reshaping:
+            for row in [row for row in self.rows.values() if not row.settled]:
+                if row.heir == parent.id and ended(row, parent):
+                    await self.write_rows([row_of(parent), replace(row, ended=True)])
+                elif (
+                    row.merging and row.id == parent.id
+                ):  # it is served, so it is no part of another
+                    await self.write_rows([row_of(parent)])
+                elif row.parent == parent.id and born(row, parent):
+                    await self.write_rows([row_of(descriptor_of(row)), row_of(parent)])
+                elif row.parent == parent.id:
+                    await self.forget_row(row.id)
+
+    def carry_out(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that ends with the tenure, and not with whoever waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._carried_out)
+        return task
+
+    def _carried_out(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # is for who waits, if anybody still does
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -364,6 +425,7 @@ class Store:
             "locks_waiting": self.locks.waiting,
             "shards": len(self.participants),
             "splits_total": self.host.counters.splits,
+            "merges_total": self.host.counters.merges,
             "commit_marks": len(every_mark),
             "intents": sum(len(mark.keys) for mark in prepared),
             "garbage_versions_waiting": len(self.garbage),
@@ -454,12 +516,14 @@ async def store_of(
         if failure is not None:
             raise failure
     rows = load_rows(host.meta.engine)
-    known = [replica.descriptor for replica in (led if rows else host.replicas)]
+    known = [replica.descriptor for replica in (led if rows else host.live)]
+    told = {descriptor.id for descriptor in known}
+    doubtful = {row.id for row in rows.values() if row.merging and row.heir not in told}
     shards = existing(rows, known) if rows else known
-    if not tiles(shards):
+    if not tiles(shards) or (doubtful and host.alone):
         raise ConsensusError("not every shard is known here yet")
     store = Store(
-        host, tenure, shards, [replica.id for replica in led], clock, blocking,
+        host, tenure, shards, [one.id for one in led if one.id not in doubtful], clock, blocking,
         config.storage.gc_retention_sec * 1_000_000, neighbours,
         asynchronous=config.replication.async_replication,
     )  # fmt: skip
@@ -467,6 +531,9 @@ async def store_of(
     try:
         for participant in store.participants:
             if participant.local and participant.term:
+                here = host.find(participant.replica.id)
+                if here is not None and here.sealed:
+                    await unseal(participant, tenure)
                 await recover_marks(participant)
     except BaseException:
         await store.end()

@@ -109,7 +109,7 @@ class Elsewhere(msgspec.Struct, frozen=True, array_like=True, tag=100):
 
 
 class Otherwise(msgspec.Struct, frozen=True, array_like=True, tag=101):
-    """The shard was split since: what it is now."""
+    """The shard was split or merged since: what it is now."""
 
     descriptor: ShardDescriptor
 
@@ -127,6 +127,7 @@ class Reached(msgspec.Struct, frozen=True, array_like=True, tag=103):
     number: int
     refused: Sequence[int]
     descriptor: ShardDescriptor
+    sealed: bool = False
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=104):

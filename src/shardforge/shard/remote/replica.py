@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
@@ -70,7 +70,7 @@ log = logging.getLogger("shardforge.shard")
 
 
 class StaleSpanError(ConsensusError):
-    """The shard was split since it was looked up: look again."""
+    """The shard was split or merged since it was looked up: look again."""
 
 
 class Neighbours:
@@ -111,6 +111,10 @@ class RemoteReplica:
         self.prepared: Prepared = nothing_prepared
         self._with = neighbours
         self.closed = False
+        self.merged = False
+        """Whether it was closed because it is a part of another shard by now."""
+        self.sealed = False
+        """Whether it was sealed when the tenure began in it."""
         self._waiters: list[asyncio.Future[None]] = []
         self._stream = Stream(self._submit, self._where, self._reach, self._learn)
 
@@ -145,6 +149,7 @@ class RemoteReplica:
             answer = await self._reached_by(lambda head: BeginTenure(head))
         self._reach(answer.index)
         self.descriptor = answer.descriptor
+        self.sealed = answer.sealed
         self._stream.begin(answer.number)
 
     def open(self) -> None:
@@ -167,8 +172,8 @@ class RemoteReplica:
                 timer.cancel()
 
     async def moved(self) -> None:
-        """Return after a moment: the shard was split, and the map is about to say so. Raises ConsensusError 57P03."""
-        if self.closed:
+        """Return after a moment: the shard was split or merged, and the map is about to say so. Raises 57P03."""
+        if self.closed and not self.merged:
             raise self._unreachable()
         await self._with.clock.sleep(PAUSE_SECONDS)
 
@@ -308,15 +313,18 @@ class RemoteReplica:
 
     async def pairs(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
         """All pairs of the engine's own span."""
-        found: list[tuple[bytes, bytes]] = []
-        while True:
+        return [pair async for page in self.pages(start, end, PAIRS_MAX) for pair in page]
+
+    async def pages(
+        self, start: bytes, end: bytes, pairs_max: int
+    ) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        """The same, so many at a time."""
+        while start:
             at = start
-            answer = await self._read(lambda head, at=at: PairsIn(head, at, end, PAIRS_MAX))  # type: ignore[misc]
+            answer = await self._read(lambda head, at=at: PairsIn(head, at, end, pairs_max))  # type: ignore[misc]
             assert isinstance(answer, Pairs), answer
-            found += answer.pairs
-            if len(answer.pairs) < PAIRS_MAX:
-                return found
-            start = answer.pairs[-1][0] + b"\x00"
+            start = answer.pairs[-1][0] + b"\x00" if len(answer.pairs) == pairs_max else b""
+            yield answer.pairs
 
     async def sweep(self, start: bytes, horizon: Timestamp, pairs_max: int) -> Swept:
         """Have the leader collect the garbage among the first versions from a key on."""
@@ -335,10 +343,12 @@ class RemoteReplica:
                 log.debug("shard %d: node %d: %s", self.id, target, error)
                 answer = Elsewhere(NodeId(0))
             if isinstance(answer, Otherwise):
-                raise StaleSpanError(f"shard {self.id} was split")
+                raise StaleSpanError(f"shard {self.id} was split or merged")
             if not isinstance(answer, Elsewhere | Deposed):
                 return answer
             self._leaders(target, answer)
+            if self.merged:
+                raise StaleSpanError(f"shard {self.id} is a part of another")
             if self.closed or self._now() > deadline:
                 raise self._unreachable()
             await self._with.clock.sleep(PAUSE_SECONDS)

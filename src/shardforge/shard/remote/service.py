@@ -182,7 +182,7 @@ def _reached(replica: Replica, tenure: int) -> Answer:
     if state.tenure > tenure:
         return Deposed(state.tenure)
     assert state.tenure == tenure, "it began here before anything else was asked"
-    return Reached(state.index, state.number, state.refused, replica.descriptor)
+    return Reached(state.index, state.number, state.refused, replica.descriptor, replica.sealed)
 
 
 def _elsewhere(replica: Replica) -> Answer:

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from shardforge.errors import DatabaseError
-from shardforge.shard.command import Numbered, Outcome, weight
+from shardforge.shard.command import Numbered, Outcome
 from shardforge.shard.proposals import ENTRY_BYTES_MAX, Done
 from shardforge.shard.remote.calls import Reached
+from shardforge.shard.weights import weight
 
 UNDER_WAY_MAX = 10_000
 """Commands sent and not answered; more wait here."""
