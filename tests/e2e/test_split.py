@@ -69,13 +69,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcess
     made = ClusterProcesses(tmp_path_factory.mktemp("split"), settings=SETTINGS)
     try:
         made.grow(3)
-        _make_tables(made)
+        make_tables(made)
         yield made
     finally:
         made.kill()
 
 
-def _make_tables(cluster: ClusterProcesses) -> None:
+def make_tables(cluster: ClusterProcesses) -> None:
     """Begin again where the serving node changes meanwhile, as on a busy machine."""
     for left in reversed(range(ATTEMPTS)):
         try:
@@ -113,7 +113,7 @@ def _load(cluster: ClusterProcesses, first: int, last: int) -> None:
             time.sleep(0.1)
 
 
-def _shards(cluster: ClusterProcesses) -> list[dict[str, Any]]:
+def shards_of(cluster: ClusterProcesses) -> list[dict[str, Any]]:
     return [shard for shard in cluster.status()["shards"] if shard["id"]]
 
 
@@ -131,11 +131,11 @@ def test_shards_split_under_load_and_survive_kills(cluster: ClusterProcesses) ->
     try:
         _load(cluster, 1, ROWS)
         end = time.monotonic() + SECONDS_MAX
-        while len(_shards(cluster)) < SHARDS_MIN and time.monotonic() < end:
+        while len(shards_of(cluster)) < SHARDS_MIN and time.monotonic() < end:
             time.sleep(0.2)
     finally:
         writer.stop()
-    assert len(_shards(cluster)) >= SHARDS_MIN
+    assert len(shards_of(cluster)) >= SHARDS_MIN
     _check(cluster, writer, ROWS)
 
 
@@ -148,11 +148,11 @@ def _ask_for_split(cluster: ClusterProcesses, serving: int, shard: int) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.12])
 def test_the_serving_node_dies_in_mid_split(cluster: ClusterProcesses, delay: float) -> None:
-    before = max(shard["id"] for shard in _shards(cluster))
+    before = max(shard["id"] for shard in shards_of(cluster))
     writer = Writer(cluster)
     try:
         serving = cluster.serving()
-        largest = max(_shards(cluster), key=lambda shard: shard["bytes"])["id"]
+        largest = max(shards_of(cluster), key=lambda shard: shard["bytes"])["id"]
         asking = threading.Thread(target=_ask_for_split, args=(cluster, serving, largest))
         asking.start()
         time.sleep(delay)
@@ -164,15 +164,15 @@ def test_the_serving_node_dies_in_mid_split(cluster: ClusterProcesses, delay: fl
     finally:
         writer.stop()
     _check(cluster, writer)
-    assert max(shard["id"] for shard in _shards(cluster)) in (before, before + 1, before + 2)
+    assert max(shard["id"] for shard in shards_of(cluster)) in (before, before + 1, before + 2)
 
 
 def test_what_was_split_is_there_after_a_restart_of_everything(cluster: ClusterProcesses) -> None:
-    before = sorted((shard["id"], shard["start"], shard["end"]) for shard in _shards(cluster))
+    before = sorted((shard["id"], shard["start"], shard["end"]) for shard in shards_of(cluster))
     cluster.kill()
     for node in cluster.nodes.values():
         node.start()
     cluster.settle()
-    after = sorted((shard["id"], shard["start"], shard["end"]) for shard in _shards(cluster))
+    after = sorted((shard["id"], shard["start"], shard["end"]) for shard in shards_of(cluster))
     assert after == before
     _check(cluster)
