@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from shardforge.config import Config
 from shardforge.errors import DatabaseError
 from shardforge.node import Node
@@ -41,6 +43,13 @@ async def run(session: Session, sql: str, params: tuple[Any, ...] = ()) -> list[
     """The rows of a statement, as Python values."""
     rows, _ = await session.execute(sql, params)
     return [tuple(row) for row in rows]
+
+
+async def failure(session: Session, sql: str) -> DatabaseError:
+    """What a statement that has to fail fails with."""
+    with pytest.raises(DatabaseError) as caught:
+        await run(session, sql)
+    return caught.value
 
 
 async def run_text(session: Session, sql: str) -> tuple[list[list[str | None]], list[str]]:

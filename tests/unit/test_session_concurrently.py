@@ -12,7 +12,7 @@ from shardforge.errors import DatabaseError
 from shardforge.node import Node
 from shardforge.sql.ddl import concurrently
 from shardforge.sql.session.session import Session
-from tests.inprocess import run, running_node, session_of
+from tests.inprocess import failure, run, running_node, session_of
 
 ROWS = 600
 VALUES = 7
@@ -33,12 +33,6 @@ def play(scenario: Callable[[Node, Session], Awaitable[None]]) -> None:
             await scenario(node, session)
 
     asyncio.run(main())
-
-
-async def failure(session: Session, sql: str) -> DatabaseError:
-    with pytest.raises(DatabaseError) as caught:
-        await run(session, sql)
-    return caught.value
 
 
 async def agree(session: Session, values: int = VALUES) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shardforge.errors import DatabaseError
 from shardforge.sql.session.session import Session
-from tests.inprocess import run, running_node, session_of
+from tests.inprocess import failure, run, running_node, session_of
 
 Scenario = Callable[[Session, Session], Awaitable[None]]
 
@@ -33,12 +32,6 @@ def play(scenario: Scenario, *setup: str) -> None:
             await scenario(first, second)
 
     asyncio.run(main())
-
-
-async def failure(session: Session, sql: str) -> DatabaseError:
-    with pytest.raises(DatabaseError) as caught:
-        await run(session, sql)
-    return caught.value
 
 
 async def waits(task: asyncio.Task[object]) -> None:
