@@ -4,9 +4,9 @@ VENV   ?= .venv
 FAST   := .venv-compiled
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-T      ?= tests
+T      ?= tests/unit tests/property
 
-.PHONY: run cluster setup compiled test check lint types layers unit e2e bench bench-quick bench-steady bench-tpcc kill-soak failover-soak chaos-soak spread-soak sim sim-soak fuzz proto lock clean
+.PHONY: run cluster setup compiled test check lint types layers unit faults reshaping e2e bench bench-quick bench-steady bench-tpcc kill-soak failover-soak chaos-soak spread-soak sim sim-soak fuzz proto lock clean
 
 run: $(READY)  ## start a node on 127.0.0.1:5432 with data in ./data
 	$(BIN)/shardforge start
@@ -29,7 +29,9 @@ compiled:  ## the hot modules as C extensions, in an environment of its own; the
 	  --no-deps --no-build-isolation --force-reinstall .
 	$(FAST)/bin/shardforge version
 
-test: check unit e2e  ## everything that must hold before a commit lands
+test: check  ## everything that must hold before a commit lands; what only computes, on two cores
+	$(MAKE) --jobs=2 --output-sync=target unit faults reshaping
+	$(MAKE) e2e
 
 check: lint types layers
 
@@ -45,6 +47,12 @@ layers: $(READY)
 
 unit: $(READY)  ## T=path runs a part
 	$(BIN)/pytest -q -m "not e2e" $(T)
+
+faults: $(READY)  ## simulated clusters under every fault
+	$(BIN)/pytest -q tests/sim/test_simulation.py
+
+reshaping: $(READY)  ## simulated clusters whose members and shards change all the time
+	$(BIN)/pytest -q tests/sim --ignore tests/sim/test_simulation.py
 
 e2e: $(READY)  ## real processes, real drivers
 	$(BIN)/pytest -q -m e2e tests/e2e
