@@ -30,7 +30,7 @@ compiled:  ## the hot modules as C extensions, in an environment of its own; the
 	$(FAST)/bin/shardforge version
 
 test: check  ## everything that must hold before a commit lands; what only computes, on two cores
-	$(MAKE) --jobs=2 --output-sync=target unit faults reshaping
+	$(MAKE) --jobs=2 unit faults reshaping
 	$(MAKE) e2e
 
 check: lint types layers
