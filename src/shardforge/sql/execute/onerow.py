@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from shardforge.sql.execute.context import ExecContext, Row
 from shardforge.sql.execute.expressions import Function
 from shardforge.sql.execute.point import Parameters
-from shardforge.txn.coordinator import LockStrength
+from shardforge.txn.coordinator import LockStrength, Transaction
 
 if TYPE_CHECKING:
     from shardforge.sql.execute.scans import TableScanOperator
@@ -47,6 +47,25 @@ class _ByKey(OneRow):
         self._filter = scan.filter
         self._strength = strength
 
+    def change_now(self, context: ExecContext, params: Sequence[Any]) -> int | None:
+        """See `OneRow`."""
+        transaction = context.transaction
+        assert transaction is not None, "a statement runs in a transaction"
+        ctx = Parameters(context, params)
+        key = self._key((), ctx)
+        if key is None:
+            return 0
+        lock = transaction.lock_now(key, self._strength)
+        if lock is None:
+            return None
+        if lock.value is None:
+            return 0
+        return self._change(transaction, key, lock.value, ctx)
+
+    @abstractmethod
+    def _change(self, transaction: Transaction, key: bytes, value: bytes, ctx: Parameters) -> int:
+        """Write the change of the locked row; how many rows that concerned."""
+
 
 class UpdateByKey(_ByKey):
     """UPDATE of a row that stays where it is, in the table and in every index."""
@@ -63,20 +82,8 @@ class UpdateByKey(_ByKey):
         self._completed: Callable[[Row, Any], Row] = target.rules.completed
         self._encode: Callable[[Row], bytes] = target.writer.encode
 
-    def change_now(self, context: ExecContext, params: Sequence[Any]) -> int | None:
-        """See `OneRow`."""
-        transaction = context.transaction
-        assert transaction is not None, "a statement runs in a transaction"
-        ctx = Parameters(context, params)
-        key = self._key((), ctx)
-        if key is None:
-            return 0
-        lock = transaction.lock_now(key, self._strength)
-        if lock is None:
-            return None
-        if lock.value is None:
-            return 0
-        source = self._row(key, lock.value)
+    def _change(self, transaction: Transaction, key: bytes, value: bytes, ctx: Parameters) -> int:
+        source = self._row(key, value)
         if self._filter is not None and not self._filter([source], ctx):
             return 0
         values: list[Any] = [source[place] for place in self._old]
@@ -91,20 +98,8 @@ class DeleteByKey(_ByKey):
 
     __slots__ = ()
 
-    def change_now(self, context: ExecContext, params: Sequence[Any]) -> int | None:
-        """See `OneRow`."""
-        transaction = context.transaction
-        assert transaction is not None, "a statement runs in a transaction"
-        ctx = Parameters(context, params)
-        key = self._key((), ctx)
-        if key is None:
-            return 0
-        lock = transaction.lock_now(key, self._strength)
-        if lock is None:
-            return None
-        if lock.value is None:
-            return 0
-        if self._filter is not None and not self._filter([self._row(key, lock.value)], ctx):
+    def _change(self, transaction: Transaction, key: bytes, value: bytes, ctx: Parameters) -> int:
+        if self._filter is not None and not self._filter([self._row(key, value)], ctx):
             return 0
         transaction.delete(key)
         return 1
