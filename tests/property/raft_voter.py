@@ -16,7 +16,8 @@ import msgspec
 from shardforge.raft.config import Config
 from shardforge.raft.memory_log import MemoryLogStorage
 from shardforge.raft.messages import ConfState, EntryKind, Message, Snapshot
-from shardforge.raft.rawnode import RawNode, Ready
+from shardforge.raft.rawnode import RawNode
+from shardforge.raft.ready import Ready
 from shardforge.raft.state import Role
 
 BASE = 1

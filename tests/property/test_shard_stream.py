@@ -10,16 +10,8 @@ import pytest
 
 from shardforge.errors import NetworkError
 from shardforge.ids import ShardId, Timestamp, TxnId
-from shardforge.shard.command import (
-    Application,
-    Applied,
-    Begin,
-    Commit,
-    Numbered,
-    Outcome,
-    Run,
-    applied_of,
-)
+from shardforge.shard.application import Application
+from shardforge.shard.command import Applied, Begin, Commit, Numbered, Outcome, Run, applied_of
 from shardforge.shard.descriptor import ShardDescriptor, Span
 from shardforge.shard.remote.calls import Reached
 from shardforge.shard.remote.stream import Stream

@@ -21,10 +21,10 @@ import pytest
 
 from shardforge.errors import TransactionError
 from shardforge.ids import ShardId, Timestamp, TxnId
-from shardforge.shard import command as command_module
+from shardforge.shard import application
+from shardforge.shard.application import Application
 from shardforge.shard.command import (
     AbortRecord,
-    Application,
     Command,
     CommitRecord,
     Forget,
@@ -248,7 +248,7 @@ class _Drawn:
 
 def prepare_ignores_the_term(monkeypatch):
     """R1, for Prepare alone."""
-    original = command_module._APPLY[Prepare]
+    original = application._APPLY[Prepare]
 
     def careless(self, command):
         self._named, named = command.term, self._named
@@ -257,7 +257,7 @@ def prepare_ignores_the_term(monkeypatch):
         finally:
             self._named = named
 
-    monkeypatch.setitem(command_module._APPLY, Prepare, careless)
+    monkeypatch.setitem(application._APPLY, Prepare, careless)
 
 
 def entries_are_proposed_again_in_a_new_term(monkeypatch):

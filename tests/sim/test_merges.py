@@ -75,7 +75,7 @@ async def _at_once(*_: object) -> None:
     return
 
 
-COMMANDS = "shardforge.shard.command._APPLY"
+COMMANDS = "shardforge.shard.application._APPLY"
 # Each with the seed to begin with: about one run in thirty tells.
 MUTANTS: dict[str, tuple[str, int, Sequence[str], list[AbstractContextManager[Any]]]] = {
     "commits under way go on while it is copied": (

@@ -9,7 +9,8 @@ from unittest.mock import patch
 
 import pytest
 
-from shardforge.shard.command import Application, Outcome, Run
+from shardforge.shard.application import Application
+from shardforge.shard.command import Outcome, Run
 from shardforge.shard.remote.stream import Stream
 from shardforge.sim.run import simulate
 
@@ -52,7 +53,7 @@ MUTANTS: dict[str, tuple[str, int, Sequence[str], AbstractContextManager[Any]]] 
         "bank",
         5,
         MOVING,
-        patch.dict("shardforge.shard.command._APPLY", {Run: _over_gaps}),
+        patch.dict("shardforge.shard.application._APPLY", {Run: _over_gaps}),
     ),
     "a shard that goes elsewhere again counts from one": (
         "bank",

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from shardforge.shard.command import Application
+from shardforge.shard.application import Application
 from shardforge.shard.files import MemoryFiles, ShardFiles
 from shardforge.shard.split import Division
 from shardforge.sim.faults import KINDS

@@ -14,9 +14,9 @@ from shardforge.adapters.clock import SystemClock
 from shardforge.config import Config
 from shardforge.errors import ConsensusError, QueryError
 from shardforge.ids import NodeId, ShardId, Timestamp, TxnId
+from shardforge.shard.application import Application
 from shardforge.shard.command import (
     Absorb,
-    Application,
     Applied,
     Begin,
     Command,

@@ -14,10 +14,10 @@ from shardforge.config import Config
 from shardforge.errors import ConsensusError, StorageError, TransactionError
 from shardforge.ids import META_SHARD, NodeId
 from shardforge.keys import bucket_boundary, meta_key, range_prefix
+from shardforge.shard.application import Application
 from shardforge.shard.bootstrap import open_shards
 from shardforge.shard.command import (
     AbortRecord,
-    Application,
     Commit,
     CommitRecord,
     Forget,

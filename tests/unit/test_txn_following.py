@@ -13,7 +13,8 @@ from shardforge.ids import ShardId, Timestamp
 from shardforge.node import Node
 from shardforge.node.following import Following, closing
 from shardforge.server.follower import LEVEL, READ_ONLY, level_for
-from shardforge.shard.command import Application, Clear, Collect
+from shardforge.shard.application import Application
+from shardforge.shard.command import Clear, Collect
 from shardforge.sql.session.session import Session
 from shardforge.storage import mvcc
 from shardforge.storage.memory import MemoryEngine

@@ -76,7 +76,8 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
     state = snapshot.conf_state
     if snapshot.index <= log.committed:
         return False
-    if raft.id not in (*state.voters, *state.voters_outgoing, *state.learners):
+    members = (*state.voters, *state.voters_outgoing, *state.learners)
+    if raft.id not in members:
         return False
     if log.matches(snapshot.index, snapshot.term):
         log.commit_to(snapshot.index)

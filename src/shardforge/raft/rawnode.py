@@ -22,8 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from shardforge.raft import core, election, leader, membership
 from shardforge.raft.confchange import ConfChange, encode_conf_change
 from shardforge.raft.config import Config
@@ -38,9 +36,8 @@ from shardforge.raft.messages import (
     HardState,
     Message,
     MessageKind,
-    Snapshot,
 )
-from shardforge.raft.readindex import ReadState
+from shardforge.raft.ready import Ready, SoftState
 from shardforge.raft.state import Raft, Role
 
 _STORAGE_APPEND = MessageKind.STORAGE_APPEND
@@ -51,32 +48,6 @@ _LEADER = Role.LEADER
 _NORMAL = EntryKind.NORMAL
 _NOTHING: tuple[Entry, ...] = ()
 _NO_HARD_STATE = (0, NO_NODE, 0)
-
-
-class SoftState(msgspec.Struct, frozen=True):
-    """Who leads as far as this node knows, and what it does itself. Need not be kept."""
-
-    lead: int
-    role: Role
-
-
-class Ready(msgspec.Struct):
-    """Work for the host. None and empty fields: nothing of the kind."""
-
-    messages: Sequence[Message]
-    """To other nodes. They may leave at once, or after the writes when those are synchronous."""
-    entries: Sequence[Entry]
-    committed_entries: Sequence[Entry]
-    hard_state: HardState | None = None
-    snapshot: Snapshot | None = None
-    soft_state: SoftState | None = None
-    read_states: Sequence[ReadState] = ()
-    must_sync: bool = False
-    """Whether entries, term or vote must be durable before anything that rests on them."""
-    storage_append: Message | None = None
-    """Entries, snapshot and, when its term is not 0, term/vote/commit to write; `responses` to deliver then."""
-    storage_apply: Message | None = None
-    """Committed entries to apply, all of them in the log storage already."""
 
 
 class RawNode:

@@ -11,15 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TypeAlias
 
 from shardforge.ids import NodeId, ShardId
-from shardforge.shard.command import (
-    NOTHING_APPLIED,
-    Application,
-    Command,
-    Outcome,
-    Prepared,
-    applied_of,
-    nothing_prepared,
-)
+from shardforge.shard.application import Application, Prepared, nothing_prepared
+from shardforge.shard.command import NOTHING_APPLIED, Command, Outcome, applied_of
 from shardforge.shard.description import described, is_sealed
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.files import ShardFiles

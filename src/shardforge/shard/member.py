@@ -15,7 +15,7 @@ from shardforge.ids import NodeId
 from shardforge.raft.confchange import ConfChange
 from shardforge.raft.messages import ConfState, Entry, Message, MessageKind, Snapshot
 from shardforge.raft.state import Role
-from shardforge.shard.command import Application
+from shardforge.shard.application import Application
 from shardforge.shard.consensus import (
     LogReader,
     encode_membership,

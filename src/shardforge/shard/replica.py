@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from shardforge.errors import ConsensusError
 from shardforge.raft.messages import Entry, EntryKind, Message
-from shardforge.raft.rawnode import Ready
+from shardforge.raft.ready import Ready
 from shardforge.shard.command import (
     Collect,
     Command,

@@ -26,7 +26,8 @@ from msgspec.structs import replace
 from shardforge.errors import ConsensusError, DatabaseError, QueryError
 from shardforge.ids import META_SHARD, ShardId, Timestamp
 from shardforge.ports import Blocking, Clock
-from shardforge.shard.command import Absorb, Command, Merge, Outcome, Seal, merged
+from shardforge.shard.application import merged
+from shardforge.shard.command import Absorb, Command, Merge, Outcome, Seal
 from shardforge.shard.weights import chunks, size_of
 from shardforge.storage import mvcc
 from shardforge.storage.engine import Engine, Pair

@@ -16,14 +16,13 @@ from typing import Final, Protocol
 from shardforge.errors import ConsensusError
 from shardforge.ids import NodeId, ShardId, Timestamp, TxnId
 from shardforge.raft.messages import ConfState
+from shardforge.shard.application import Prepared, nothing_prepared
 from shardforge.shard.command import (
     WINDOW_RECORD,
     Command,
     Outcome,
-    Prepared,
     Record,
     decode_record,
-    nothing_prepared,
     record_of,
 )
 from shardforge.shard.descriptor import ShardDescriptor

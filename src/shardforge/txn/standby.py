@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from shardforge.errors import ConsensusError, TransactionError
 from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
-from shardforge.shard.command import Command, Outcome, Prepared, nothing_prepared
+from shardforge.shard.application import Prepared, nothing_prepared
+from shardforge.shard.command import Command, Outcome
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
 from shardforge.shard.proposals import Done

@@ -11,7 +11,8 @@ from shardforge.raft.confchange import ConfChange, Transition
 from shardforge.raft.config import NO_LIMIT, Config
 from shardforge.raft.memory_log import MemoryLogStorage
 from shardforge.raft.messages import ConfState, Entry, EntryKind, HardState, Message, Snapshot
-from shardforge.raft.rawnode import RawNode, Ready
+from shardforge.raft.rawnode import RawNode
+from shardforge.raft.ready import Ready
 from tests.golden.raft import script
 from tests.golden.raft.script import Case
 

@@ -24,7 +24,7 @@ from shardforge.raft.messages import (
     MessageKind,
 )
 from shardforge.raft.progress import Progress, ProgressState
-from shardforge.raft.rawnode import Ready
+from shardforge.raft.ready import Ready
 from shardforge.raft.state import Role
 
 V1 = b"v1"

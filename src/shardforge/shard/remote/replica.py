@@ -15,17 +15,8 @@ from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
 from shardforge.ports import Clock
 from shardforge.raft.messages import ConfState
-from shardforge.shard.command import (
-    Clear,
-    Command,
-    Commit,
-    CommitRecord,
-    Numbered,
-    Prepared,
-    Resolve,
-    Split,
-    nothing_prepared,
-)
+from shardforge.shard.application import Prepared, nothing_prepared
+from shardforge.shard.command import Clear, Command, Commit, CommitRecord, Numbered, Resolve, Split
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.proposals import Done
 from shardforge.shard.remote.calls import (
