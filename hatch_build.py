@@ -16,18 +16,25 @@ PACKAGE: Final = "shardforge"
 
 COMPILED: Final = {
     "": ("keys", "telemetry"),
-    "adapters": ("clock",),
+    "adapters": ("blocking", "clock"),
+    "raft": (
+        "core", "election", "follower", "leader", "log", "membership", "progress", "quorum", "rawnode",
+        "replication", "state", "tracker",
+    ),
     "server.pgwire": (
         "backend", "connection", "conversation", "extended", "flow", "formats", "frontend", "output", "server",
     ),
-    "shard": ("pending", "proposals", "router"),
+    "shard": (
+        "application", "consensus", "flushing", "log", "machine", "member", "peers", "pending", "proposals", "replica",
+        "router", "weights",
+    ),
     "sql.catalog": ("following", "sequences", "store", "tablelocks"),
     "sql.execute": (
         "access", "constraints", "context", "deferral", "onerow", "point", "rows", "rowwriter", "target", "update",
     ),
     "sql.session": ("instance", "outcome", "prepared", "session", "settings", "utility"),
     "sql.types": ("integers",),
-    "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec"),
+    "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec", "wal", "wal_format", "wal_index"),
     "txn": (
         "commit", "coordinator", "deadlock", "following", "garbage", "lease", "locks", "oracle", "participant",
         "snapshots", "standby", "timestamps", "transaction", "waits",
