@@ -290,7 +290,7 @@ class ShardingConfig:
         300,
         _integer(0, 86_400),
         "an integer from 0 to 86400",
-        "Neighbours that are small together for so long become one shard; 0: never.",
+        "Neighbours that are small together for so long, and were not split by hand, become one shard; 0: never.",
     )
     rebalance_threshold: float = key(
         0.2,

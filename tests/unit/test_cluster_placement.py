@@ -193,12 +193,16 @@ def test_small_neighbours_become_one_wherever_they_are() -> None:
     assert mergeable(shard(1, 2, 3, number=0), right, 640 * MIB) is None, "the meta shard"
     assert mergeable(left, shard(1, 2, 3, outgoing=(1, 2, 4), number=2), 640 * MIB) is None
     assert mergeable(left, right, 64 * MIB, copied_max=4 * MIB - 1) is None, "much to copy"
+    assert mergeable(left, right, 64 * MIB, sticky={right.id}) is None, "split by hand"
+    assert mergeable(left, right, 64 * MIB, sticky={left.id}) is not None, "at its other end"
 
 
 def test_a_shard_is_in_one_merge_and_some_shards_stay() -> None:
     four = [shard(1, 2, 3, mib=1, number=n) for n in (1, 2, 3, 4)]
     pairs = [(m.left, m.right) for m in merges_of(four, 64 * MIB, (), 1)]
     assert pairs == [(1, 2), (3, 4)]
+    apart = merges_of(four, 64 * MIB, (), 1, sticky={ShardId(2)})
+    assert [(m.left, m.right) for m in apart] == [(2, 3)]
     assert len(merges_of(four, 64 * MIB, (), 3)) == 1
     assert merges_of(four, 64 * MIB, (), 4) == []
 

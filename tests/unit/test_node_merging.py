@@ -33,6 +33,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.begun: list[int] = []
+        self.sticky: set[ShardId] = set()
 
     def carry_out(self, work: Coroutine[Any, Any, None]) -> Done:
         assert work.cr_frame is not None
@@ -100,6 +101,16 @@ def test_one_at_a_time_and_never_below_what_was_made_first() -> None:
     few = Watch(least=4)
     few.look(0, 1, 1, 1, 1)
     assert few.look(100, 1, 1, 1, 1) == []
+
+
+def test_what_was_split_by_hand_is_not_merged_by_itself() -> None:
+    watch = Watch()
+    watch.store.sticky = {ShardId(2)}
+    watch.look(0, 1, 1)
+    assert watch.look(1000, 1, 1) == []
+    watch.store.sticky.clear()
+    watch.look(1001, 1, 1)
+    assert watch.look(1061, 1, 1) == [1]
 
 
 def test_what_is_much_to_copy_stays_and_0_means_never() -> None:

@@ -8,8 +8,12 @@ from dataclasses import replace
 import pytest
 
 from shardforge.errors import QueryError
+from shardforge.ids import ShardId
 from shardforge.sql.session.shard_view import printed
+from shardforge.txn.shardmap import load_rows, sticky_of
+from shardforge.txn.store import Store
 from tests.inprocess import MEMORY, run, running_node, session_of
+from tests.unit.test_node_tenures import until
 
 FOUR_SHARDS = replace(MEMORY, sharding=replace(MEMORY.sharding, initial_shard_count=4))
 
@@ -48,6 +52,43 @@ async def _shown() -> None:
             await run(session, "SHOW SHARDS FROM TABLE nothing")
         with pytest.raises(QueryError, match="syntax error"):
             await run(session, "SHOW SHARDS FROM ranged")
+
+
+SPLIT_AT = (b"h\x00\x08", b"h\x00\x04", b"h\x00\x0c")
+
+
+async def _sticky() -> None:
+    async with running_node(FOUR_SHARDS) as node:
+        session = session_of(node)
+        await until(lambda: node.governing is not None and node.governing.merging is not None)
+        assert node.governing is not None
+        splitting, merging = node.governing.splitting, node.governing.merging
+        assert splitting is not None
+        assert merging is not None
+        store = node.instance and node.instance.store
+        assert isinstance(store, Store)
+
+        async def shown() -> list[tuple[int, bool]]:
+            written = sticky_of(load_rows(node.host.meta.engine).values())
+            found = [(row[0], row[-1]) for row in await run(session, "SHOW SHARDS")]
+            assert {shard for shard, sticky in found if sticky} == written
+            return found
+
+        assert await splitting.split(ShardId(1), SPLIT_AT[0]) == 5
+        for participant, at in zip(store.participants[:2], SPLIT_AT[1:], strict=True):
+            await splitting._split(participant, at)  # as the watch over sizes does
+        assert await shown() == [
+            (1, False), (6, False), (5, True), (7, False), (2, False), (3, False), (4, False), (0, False)
+        ]  # fmt: skip
+        assert await merging.merge(ShardId(5)) == 7
+        assert await merging.merge(ShardId(1)) == 6
+        assert (await shown())[:3] == [(1, False), (5, True), (2, False)]
+        assert await merging.merge(ShardId(1)) == 5
+        assert [shard for shard, _ in await shown()] == [1, 2, 3, 4, 0]
+
+
+def test_a_boundary_made_by_hand_is_sticky_until_it_goes_by_hand() -> None:
+    asyncio.run(_sticky())
 
 
 def test_shards_are_shown_in_key_order_and_those_of_a_table() -> None:

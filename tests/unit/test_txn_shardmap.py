@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from shardforge.ids import ShardId
 from shardforge.shard.descriptor import ShardDescriptor, Span, tiles
 from shardforge.storage import mvcc
@@ -11,6 +13,7 @@ from shardforge.txn.shardmap import (
     descriptor_of,
     encode_row,
     existing,
+    kept_sticky,
     load_rows,
     row_of,
     shard_key,
@@ -27,6 +30,20 @@ def test_rows_are_read_back() -> None:
     engine = MemoryEngine()
     engine.write([mvcc.put_version(shard_key(row.id), 5, encode_row(row)) for row in ROWS.values()])
     assert load_rows(engine) == ROWS
+
+
+def test_a_row_of_a_version_that_knew_no_sticky_shards_is_read() -> None:
+    engine = MemoryEngine()
+    old = msgspec.msgpack.encode([2, [b"m", b"s"], 2, 1, -1, False])
+    engine.write([mvcc.put_version(shard_key(CHILD.id), 5, old)])
+    assert load_rows(engine) == {CHILD.id: CHILD}
+
+
+def test_a_sticky_row_stays_so_whatever_is_written_of_the_shard() -> None:
+    sticky = msgspec.structs.replace(CHILD, sticky=True)
+    settled = row_of(descriptor_of(CHILD))
+    assert kept_sticky(settled, sticky) == msgspec.structs.replace(settled, sticky=True)
+    assert kept_sticky(settled, CHILD) == kept_sticky(settled, None) == settled
 
 
 def test_a_child_is_there_once_its_parent_says_so() -> None:

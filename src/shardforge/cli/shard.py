@@ -33,7 +33,7 @@ def split(
     ] = "",
     host: HostOption = DEFAULT_HOST,
 ) -> None:
-    """Split a shard in two while it serves. Run this on the machine of a node."""
+    """Split a shard in two while it serves; only `shard merge` undoes it. Run this on the machine of a node."""
     try:
         key = bytes.fromhex(at)
     except ValueError:

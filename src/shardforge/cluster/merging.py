@@ -1,7 +1,8 @@
 """Which neighbours become one shard: small ones that were left alone for a while.
 
 Two neighbours are small when both together are below a quarter of what a shard may hold, so a merged shard is far from
-being split again. Where their replicas are does not matter: the right one's keys go through the left one's log.
+being split again. A boundary that was made by hand is sticky: it stays until it goes by hand. Where their replicas are
+does not matter: the right one's keys go through the left one's log.
 PURE.
 """
 
@@ -30,11 +31,14 @@ def mergeable(
     max_shard_size: int,
     resting: Collection[ShardId] = (),
     copied_max: int | None = None,
+    sticky: Collection[ShardId] = (),
 ) -> Merge | None:
     """How two neighbours become one; None: they stay two. `resting` shards were split or moved lately.
 
-    Of the right one at most `copied_max` bytes are copied.
+    Of the right one at most `copied_max` bytes are copied. `sticky` shards begin where somebody wanted it.
     """
+    if right.id in sticky:
+        return None
     for shard in (left, right):
         if shard.id == META_SHARD or shard.id in resting or shard.members.voters_outgoing:
             return None
@@ -47,7 +51,7 @@ def mergeable(
 
 def merges_of(
     shards: Sequence[ShardState], max_shard_size: int, resting: Collection[ShardId], least: int,
-    copied_max: int | None = None,
+    copied_max: int | None = None, sticky: Collection[ShardId] = (),
 ) -> list[Merge]:  # fmt: skip
     """Merges to begin now among shards in the order of their keys, each shard in one at most.
 
@@ -57,7 +61,8 @@ def merges_of(
     merges: list[Merge] = []
     place = 0
     while place + 1 < len(shards) and len(merges) < room:
-        merge = mergeable(shards[place], shards[place + 1], max_shard_size, resting, copied_max)
+        left, right = shards[place : place + 2]
+        merge = mergeable(left, right, max_shard_size, resting, copied_max, sticky)
         if merge is not None:
             merges.append(merge)
         place += 1 if merge is None else 2

@@ -68,7 +68,7 @@ class Merging:
         epochs = {shard.descriptor.id: shard.descriptor.epoch for shard in shards}
         found = merges_of(
             [shard.state for shard in shards], self._config.max_shard_size, busy,
-            self._config.initial_shard_count, merging.MERGED_BYTES_MAX,
+            self._config.initial_shard_count, merging.MERGED_BYTES_MAX, self._store.sticky,
         )  # fmt: skip
         pairs = [(merge, epochs[merge.left], epochs[merge.right]) for merge in found]
         self._small_since = {pair: self._small_since.get(pair, now) for pair in pairs}

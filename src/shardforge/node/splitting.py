@@ -96,13 +96,16 @@ class Splitting:
             await self._split(participant, balance.at)
 
     async def split(self, shard: ShardId, at: bytes | None) -> ShardId:
-        """Split a shard now, at a key or where it balances; the new shard. Raises QueryError, ConsensusError."""
+        """Split a shard by hand, at a key or where it balances; the new shard. Raises QueryError, ConsensusError.
+
+        The boundary is sticky.
+        """
         participant = splitting.participant_of(self._store.coordinator, shard)
         if at is None:
             at = (await self._cutting.survey(self._leader(participant), shard)).at
             if not at:
                 raise QueryError(f"shard {shard} has no two keys to be split between", "22023")
-        return await self._split(participant, at)
+        return await self._split(participant, at, sticky=True)
 
     def _leader(self, participant: Participant) -> NodeId:
         leader = self._host.node if participant.local else participant.replica.lead
@@ -110,7 +113,7 @@ class Splitting:
             raise ConsensusError(f"shard {participant.replica.id} has no leader", hint="Try again.")
         return leader
 
-    async def _split(self, participant: Participant, at: bytes) -> ShardId:
+    async def _split(self, participant: Participant, at: bytes, *, sticky: bool = False) -> ShardId:
         shard = participant.replica.id
         async with self._store.reshaping:
             self._store.check_settled(shard)
@@ -118,7 +121,9 @@ class Splitting:
             before = participant.descriptor
             if not before.span.start < at < before.span.end:
                 raise QueryError(f"the key is not inside shard {shard}", "22023")
-            child = await self._new_id(shard, Span(at, before.span.end), before.epoch + 1)
+            child = await self._new_child(
+                shard, Span(at, before.span.end), before.epoch + 1, sticky=sticky
+            )
             began = self._clock.monotonic_ns()
             work = asyncio.ensure_future(
                 splitting.split(
@@ -144,7 +149,7 @@ class Splitting:
             ])  # fmt: skip
             return child
 
-    async def _new_id(self, parent: ShardId, span: Span, epoch: int) -> ShardId:
+    async def _new_child(self, parent: ShardId, span: Span, epoch: int, *, sticky: bool) -> ShardId:
         """An id that no shard had or will have: it is written down, with the child's row, before it is used."""
         store = self._store
         transaction = store.coordinator.begin(Isolation.READ_COMMITTED)
@@ -159,5 +164,5 @@ class Splitting:
             await transaction.rollback()
             raise
         child = ShardId(given)
-        await store.write_rows([ShardRow(child, span, epoch, parent)])
+        await store.write_rows([ShardRow(child, span, epoch, parent, sticky=sticky)])
         return child

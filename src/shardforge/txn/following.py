@@ -27,6 +27,7 @@ from shardforge.storage.newest_cache import ABSENT, Entry
 from shardforge.txn.closed import ClosedTimestamps
 from shardforge.txn.locks import LockTable
 from shardforge.txn.participant import Participant
+from shardforge.txn.shardmap import load_rows, sticky_of
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.standby import (
     FixedOracle,
@@ -213,6 +214,11 @@ class FollowerStore:
     def timestamp(self) -> Timestamp:
         """The timestamp that is read at now; 0: none was closed yet."""
         return self._oracle.last
+
+    @property
+    def sticky(self) -> set[ShardId]:
+        """The shards that begin where somebody wanted it, as far as it is written down here."""
+        return sticky_of(load_rows(self._host.meta.engine).values())
 
     def advance(self) -> None:
         """Read at the newest closed timestamp whose state is here. Never goes back."""

@@ -4,7 +4,8 @@ A shard's own state tells its span; the rows tell that it exists. A split writes
 with the parent's id in it, and both rows after it is applied. So whoever begins to serve finds every shard: of a child
 whose row still names its parent, the parent's epoch tells whether it came to be. A merge writes down first of which
 shard the right one is to be a part; that one's state tells whether it is. The row of a shard that has ended stays, and
-says so: its replicas may be found for as long as a node comes back that had one.
+says so: its replicas may be found for as long as a node comes back that had one. A shard begins at one key for as long
+as it is one, so a row that is sticky stays so, whatever is written of the shard.
 PURE.
 """
 
@@ -37,6 +38,8 @@ class ShardRow(msgspec.Struct, frozen=True, array_like=True):
     """The shard that it is to become a part of."""
     ended: bool = False
     """Whether it has."""
+    sticky: bool = False
+    """Whether somebody chose where it begins: automatic merges leave it apart from the shard before it."""
 
     @property
     def settled(self) -> bool:
@@ -66,6 +69,16 @@ def encode_row(row: ShardRow) -> bytes:
 def row_of(descriptor: ShardDescriptor) -> ShardRow:
     """The row of a shard that is known to be."""
     return ShardRow(descriptor.id, descriptor.span, descriptor.epoch)
+
+
+def kept_sticky(row: ShardRow, before: ShardRow | None) -> ShardRow:
+    """A row as it is written in the place of another one."""
+    return msgspec.structs.replace(row, sticky=True) if before and before.sticky else row
+
+
+def sticky_of(rows: Iterable[ShardRow]) -> set[ShardId]:
+    """The shards that begin where somebody wanted it."""
+    return {row.id for row in rows if row.sticky and not row.ended}
 
 
 def descriptor_of(row: ShardRow) -> ShardDescriptor:

@@ -22,6 +22,7 @@ from shardforge.storage.newest_cache import CacheMemory, Entry, NewestCache
 from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.locks import LockTable
 from shardforge.txn.participant import Participant
+from shardforge.txn.shardmap import load_rows, sticky_of
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import Isolation, Transaction
 
@@ -137,6 +138,11 @@ class StandbyStore:
         self.coordinator = StandbyCoordinator(
             node, router, FixedOracle(timestamp), Snapshots(), NoGarbage(), NoLease()
         )
+
+    @property
+    def sticky(self) -> set[ShardId]:
+        """The shards that begin where somebody wanted it, as far as it is written down here."""
+        return sticky_of(load_rows(self._host.meta.engine).values())
 
     def metrics(self) -> dict[str, int | float | dict[ShardId, int]]:
         """Figures for monitoring."""

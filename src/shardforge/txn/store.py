@@ -50,8 +50,10 @@ from shardforge.txn.shardmap import (
     descriptor_of,
     ended,
     existing,
+    kept_sticky,
     load_rows,
     row_of,
+    sticky_of,
 )
 from shardforge.txn.snapshots import Snapshots
 
@@ -303,22 +305,29 @@ class Store:
                 if participant.local:
                     await self._settle_rows(participant.descriptor)
             async with self.reshaping:
-                await self.write_rows([
-                    row_of(participant.descriptor)
-                    for participant in self.participants
-                    if participant.local
-                    and self.rows.get(participant.replica.id) != row_of(participant.descriptor)
-                ])  # fmt: skip
+                rows = [self._row(one.descriptor) for one in self.participants if one.local]
+                await self.write_rows([row for row in rows if self.rows.get(row.id) != row])
         except DatabaseError as error:
             logger.warning("the shard map is not written down yet: %s", error)
 
+    def _row(self, shard: ShardDescriptor) -> ShardRow:
+        return kept_sticky(row_of(shard), self.rows.get(shard.id))
+
+    @property
+    def sticky(self) -> set[ShardId]:
+        """The shards that begin where somebody wanted it."""
+        return sticky_of(self.rows.values())
+
     async def write_rows(self, rows: Sequence[ShardRow]) -> None:
-        """Write rows of the shard map, all or none, and with the first of them all others. Raises DatabaseError."""
+        """Write rows of the shard map, all or none, and with the first of them all others. Raises DatabaseError.
+
+        What is sticky stays so.
+        """
         if not rows:
             return
         written = {*self.rows, *(row.id for row in rows)}
         rows = [
-            *rows,
+            *(kept_sticky(row, self.rows.get(row.id)) for row in rows),
             *(row_of(one.descriptor) for one in self.participants if one.replica.id not in written),
         ]
         await put_rows(self.coordinator, {row.id: row for row in rows})

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from shardforge.sql.session.session import Session
 
 NAME = "shards"
-_INT8, _TEXT = 20, 25
+_BOOL, _INT8, _TEXT = 16, 20, 25
 _COLUMNS = (
     ("shard", _INT8), ("start_key", _TEXT), ("end_key", _TEXT), ("epoch", _INT8), ("leader", _INT8),
-    ("voters", _TEXT), ("bytes", _INT8),
+    ("voters", _TEXT), ("bytes", _INT8), ("sticky", _BOOL),
 )  # fmt: skip
 _EDGES = {b"": "min", b"t": "max"}
 
@@ -42,6 +42,7 @@ def rows(session: Session, relation: dict[str, Any] | None) -> list[tuple[Any, .
         schema, name = relation.get("schemaname"), relation["relname"]
         spans = _spans(snapshot.table(schema, name, session.search_path))
     found = []
+    sticky = session.instance.store.sticky
     for participant in session.instance.store.coordinator.router.shards:
         shard = participant.descriptor
         if spans is not None and not any(shard.span.overlaps(*span) for span in spans):
@@ -50,6 +51,7 @@ def rows(session: Session, relation: dict[str, Any] | None) -> list[tuple[Any, .
         found.append((
             shard.id, printed(shard.span.start, names), printed(shard.span.end, names), shard.epoch,
             replica.lead, ",".join(str(node) for node in replica.members.voters), replica.size_bytes,
+            shard.id in sticky,
         ))  # fmt: skip
     return found
 
