@@ -30,6 +30,7 @@ from shardforge.shard.description import described, is_sealed
 from shardforge.shard.descriptor import ShardDescriptor, Span, initial_shards
 from shardforge.shard.files import MemoryFiles
 from shardforge.storage import mvcc
+from shardforge.storage.engine import EngineClosedError
 from shardforge.storage.layout import DataDirectory
 from shardforge.storage.memory import MemoryEngine
 from shardforge.txn import merging, spans
@@ -174,6 +175,21 @@ def _on_store(test: Callable[[Store], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
+def _on_disk(path: Path, test: Callable[[Store], Awaitable[None]]) -> None:
+    async def run() -> None:
+        directory = DataDirectory.open(path, node_id=1, cluster_name="shardforge")
+        config = Config()
+        config = replace(config, sharding=replace(config.sharding, initial_shard_count=2))
+        store = await open_store(directory, config, SystemClock(), Inline())
+        try:
+            await asyncio.wait_for(test(store), 10)
+        finally:
+            await store.close()
+            directory.close()
+
+    asyncio.run(run())
+
+
 async def _start(files: dict[ShardId, MemoryFiles]) -> Store:
     return await start_store(
         initial_shards(2, [NODE]), lambda shard: files[shard.id], Config(), SystemClock(), Inline(),
@@ -243,6 +259,43 @@ def test_a_scan_that_began_before_a_merge_finds_what_came_with_it() -> None:
         await reader.rollback()
 
     _on_store(test)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_slow_reader_goes_on_elsewhere_when_the_replica_it_reads_is_removed(
+    tmp_path: Path, reverse: bool
+) -> None:
+    async def test(store: Store) -> None:
+        pairs = [(b"h\x00\x30%04d" % number, b"%d" % number) for number in range(500)]
+        await _put(store, *pairs)
+        expected = pairs[::-1] if reverse else pairs
+        reader = store.coordinator.begin(RR, read_only=True)
+        chunks = reader.scan(MID, b"i", reverse=reverse)
+        found = await anext(chunks)
+        assert 0 < len(found) < len(pairs)
+        await _merge_them(store)
+        await store.host.drop(ShardId(2))
+        await _put(store, (pairs[250][0], b"later"), (pairs[499][0], b"later"))
+        found += [pair async for chunk in chunks for pair in chunk]
+        assert found == expected
+        await reader.rollback()
+
+    _on_disk(tmp_path, test)
+
+
+def test_a_slow_reader_of_a_replica_that_is_nowhere_else_is_told_to_retry(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        await _put(store, *((b"h\x00\x30%04d" % number, b"x") for number in range(500)))
+        reader = store.coordinator.begin(RR, read_only=True)
+        chunks = reader.scan(MID, b"i")
+        await anext(chunks)
+        await store.host.drop(ShardId(2))
+        with pytest.raises(EngineClosedError) as caught:
+            [chunk async for chunk in chunks]
+        assert caught.value.sqlstate == "40001"
+        await reader.rollback()
+
+    _on_disk(tmp_path, test)
 
 
 def test_what_was_meant_for_the_right_one_is_refused_afterwards() -> None:

@@ -12,12 +12,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from shardforge.errors import StorageError
+
 Pair = tuple[bytes, bytes]
 Write = tuple[bytes, bytes | None]
 """A key and its new value; None removes the key."""
 
 EngineName = Literal["rocksdb", "memory"]
 Compression = Literal["none", "lz4", "zstd", "snappy"]
+
+
+class EngineClosedError(StorageError):
+    """What is read is not on this node any more: the replica was removed, or got another state, meanwhile."""
+
+    default_sqlstate = "40001"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the shard that was being read is not on this node any more",
+            hint="The transaction might succeed if retried.",
+        )
 
 
 class Reader(Protocol):
@@ -84,5 +98,8 @@ class Engine(Reader, Protocol):
         ...
 
     def close(self) -> None:
-        """Release files and memory. Does not flush."""
+        """Release files and memory. Does not flush.
+
+        Whoever reads afterwards gets EngineClosedError; snapshots from before go on as long as their files can be read.
+        """
         ...

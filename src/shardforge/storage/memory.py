@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sortedcontainers import SortedDict
 
-from shardforge.storage.engine import Pair, Write
+from shardforge.storage.engine import EngineClosedError, Pair, Write
 
 _SCAN_CHUNK = 256
 _CHECKPOINT_NAME = "pairs"
@@ -28,15 +28,14 @@ class MemorySnapshot:
 
     def __init__(self, engine: MemoryEngine) -> None:
         self._engine = engine
+        self._pairs = engine.pairs
         self.undo: SortedDict = SortedDict()
         """What writes since then replaced: key -> old value, None if it was absent."""
 
     def get(self, key: bytes) -> bytes | None:
         """The value under exactly `key`."""
         with self._engine.lock:
-            value: bytes | None = (
-                self.undo[key] if key in self.undo else self._engine.pairs.get(key)
-            )
+            value: bytes | None = self.undo[key] if key in self.undo else self._pairs.get(key)
         return value
 
     def first(self, start: bytes, end: bytes) -> Pair | None:
@@ -61,7 +60,7 @@ class MemorySnapshot:
         self, start: bytes, end: bytes, *, reverse: bool, size: int
     ) -> tuple[list[Pair], bytes | None]:
         """About `size` pairs, and the last key looked at (None at the span's end)."""
-        pairs, undo = self._engine.pairs, self.undo
+        pairs, undo = self._pairs, self.undo
         with self._engine.lock:
             keys = list(islice(_between(pairs, start, end, reverse=reverse), size))
             edge = keys[-1] if len(keys) == size else None
@@ -93,19 +92,27 @@ class MemoryEngine:
         self._flushed: dict[bytes, bytes] = dict(pairs or {})
         self._unflushed: list[Sequence[Write]] = []
         self._snapshots: weakref.WeakSet[MemorySnapshot] = weakref.WeakSet()
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosedError
 
     def get(self, key: bytes) -> bytes | None:
         """The value under exactly `key`."""
+        self._check_open()
         value: bytes | None = self.pairs.get(key)
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under `keys`, in their order."""
+        self._check_open()
         get = self.pairs.get
         return [get(key) for key in keys]
 
     def first(self, start: bytes, end: bytes) -> Pair | None:
         """The first pair of the span."""
+        self._check_open()
         with self.lock:
             for key in _between(self.pairs, start, end, reverse=False):
                 return key, self.pairs[key]
@@ -117,6 +124,7 @@ class MemoryEngine:
 
     def write(self, batch: Sequence[Write]) -> None:
         """Apply all of `batch`, in order, at once."""
+        self._check_open()
         with self.lock:
             pairs = self.pairs
             for snapshot in self._snapshots:
@@ -134,6 +142,7 @@ class MemoryEngine:
 
     def snapshot(self) -> MemorySnapshot:
         """The state now."""
+        self._check_open()
         snapshot = MemorySnapshot(self)
         with self.lock:
             self._snapshots.add(snapshot)
@@ -205,6 +214,7 @@ class MemoryEngine:
 
     def close(self) -> None:
         """Drop every pair."""
+        self._closed = True
         self.pairs = SortedDict()
 
 

@@ -28,7 +28,7 @@ from typing import Any, Final
 import rocksdict
 
 from shardforge.errors import StorageError
-from shardforge.storage.engine import Compression, Pair, Write
+from shardforge.storage.engine import Compression, EngineClosedError, Pair, Write
 
 _MEGABYTE: Final = 1 << 20
 _BLOOM_BITS_PER_KEY: Final = 10
@@ -109,6 +109,8 @@ def _options(shared: SharedMemory, compression: Compression) -> rocksdict.Option
 
 def _failure(error: Exception, doing: str) -> StorageError:
     """rocksdict raises bare Exceptions whose text begins with RocksDB's status."""
+    if isinstance(error, rocksdict.DbClosedError):
+        return EngineClosedError()
     text = str(error)
     if "Corruption" in text:
         return StorageError(f"data is damaged: {text}", "XX001")
@@ -124,11 +126,8 @@ def _until(end: bytes) -> rocksdict.ReadOptions:
     return options
 
 
-def _check(iterator: Any) -> None:
-    try:
-        iterator.status()
-    except Exception as error:
-        raise _failure(error, "read data") from error
+def _closed_get(_: bytes | list[bytes]) -> Any:
+    raise EngineClosedError
 
 
 class RocksSnapshot:
@@ -138,10 +137,11 @@ class RocksSnapshot:
     several threads at once; several scans may be under way. Short-lived: it pins memtables and files.
     """
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("_cursor", "_engine")
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: Any, engine: RocksEngine) -> None:
         self._cursor = cursor
+        self._engine = engine
 
     def get(self, key: bytes) -> bytes | None:
         """The value under exactly `key`."""
@@ -152,7 +152,7 @@ class RocksSnapshot:
         """The first pair of the span."""
         cursor = self._cursor
         cursor.seek(start)
-        return _pair_below(cursor, end)
+        return self._engine.pair_below(cursor, end)
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[Pair]:
         """The pairs of the span in key order, or against it."""
@@ -173,7 +173,7 @@ class RocksSnapshot:
         chunk: list[Pair] = []
         cursor.seek(start)
         while len(chunk) < size:
-            pair = _pair_below(cursor, end)
+            pair = self._engine.pair_below(cursor, end)
             if pair is None:
                 break
             chunk.append(pair)
@@ -188,7 +188,7 @@ class RocksSnapshot:
             cursor.prev()
         while len(chunk) < size:
             if not cursor.valid():
-                _check(cursor)
+                self._engine.check(cursor)
                 break
             key = cursor.key()
             if key < start:
@@ -200,15 +200,6 @@ class RocksSnapshot:
     def close(self) -> None:
         """Let RocksDB drop the state."""
         self._cursor = None
-
-
-def _pair_below(cursor: Any, end: bytes) -> Pair | None:
-    """The pair that the cursor is at, unless it is past the span."""
-    if not cursor.valid():
-        _check(cursor)
-        return None
-    key: bytes = cursor.key()
-    return (key, cursor.value()) if key < end else None
 
 
 class RocksEngine:
@@ -253,6 +244,8 @@ class RocksEngine:
         """The value under exactly `key`."""
         try:
             value: bytes | None = self._get(key)
+        except EngineClosedError:
+            raise
         except Exception as error:
             raise _failure(error, "read data") from error
         return value
@@ -265,7 +258,7 @@ class RocksEngine:
         try:
             cursor = cursors.pop()
         except IndexError:
-            cursor = self._database.iter(self._brief)
+            cursor = self._iterator(self._brief)
         cursor.seek(start)
         found = None
         if cursor.valid():
@@ -281,9 +274,32 @@ class RocksEngine:
         return found
 
     def _first_until(self, start: bytes, end: bytes) -> Pair | None:
-        cursor = self._database.iter(_until(end))
+        cursor = self._iterator(_until(end))
         cursor.seek(start)
-        return _pair_below(cursor, end)
+        return self.pair_below(cursor, end)
+
+    def pair_below(self, cursor: Any, end: bytes) -> Pair | None:
+        """The pair that a cursor is at, unless it is past the span."""
+        if not cursor.valid():
+            self.check(cursor)
+            return None
+        key: bytes = cursor.key()
+        return (key, cursor.value()) if key < end else None
+
+    def check(self, cursor: Any) -> None:
+        """Raise unless a cursor that has ended found all that there is."""
+        try:
+            cursor.status()
+        except Exception as error:
+            if self._get is _closed_get:  # its files may be gone
+                raise EngineClosedError from error
+            raise _failure(error, "read data") from error
+
+    def _iterator(self, options: rocksdict.ReadOptions | None = None) -> Any:
+        try:
+            return self._database.iter(options)
+        except Exception as error:
+            raise _failure(error, "read data") from error
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[Pair]:
         """The pairs of the span in key order, or against it; the state at this call."""
@@ -305,7 +321,7 @@ class RocksEngine:
             if chunk:
                 start = chunk[-1][0]
             if len(chunk) < size:
-                self._check_end(start, self._database.iter(_until(end)), reverse=False)
+                self._check_end(start, self._iterator(_until(end)), reverse=False)
                 return
             size = min(size * 4, _CHUNK_MAX)
 
@@ -316,7 +332,7 @@ class RocksEngine:
             chunk: list[Pair] = list(islice(items, size))
             if len(chunk) < size and (not chunk or chunk[-1][0] >= start):
                 last = chunk[-1][0] if chunk else at
-                self._check_end(last, self._database.iter(), reverse=True)
+                self._check_end(last, self._iterator(), reverse=True)
             for pair in chunk:
                 if pair[0] < start:
                     return
@@ -327,8 +343,7 @@ class RocksEngine:
             at = chunk[-1][0]
             size = min(size * 4, _CHUNK_MAX)
 
-    @staticmethod
-    def _check_end(last: bytes, iterator: Any, *, reverse: bool) -> None:
+    def _check_end(self, last: bytes, iterator: Any, *, reverse: bool) -> None:
         """Raise if the pairs after `last` are missing because a block cannot be read."""
         if reverse:
             iterator.seek_for_prev(last)
@@ -336,7 +351,7 @@ class RocksEngine:
             iterator.seek(last)
         while iterator.valid():  # at most the pair at `last` itself, and what was written since
             iterator.prev() if reverse else iterator.next()
-        _check(iterator)
+        self.check(iterator)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under `keys`, in their order."""
@@ -344,6 +359,8 @@ class RocksEngine:
             return []
         try:
             values: list[bytes | None] = self._get(list(keys))
+        except EngineClosedError:
+            raise
         except Exception as error:
             raise _failure(error, "read data") from error
         return values
@@ -375,7 +392,7 @@ class RocksEngine:
 
     def snapshot(self) -> RocksSnapshot:
         """The state now."""
-        return RocksSnapshot(self._database.iter())
+        return RocksSnapshot(self._iterator(), self)
 
     def flush(self) -> None:
         """Return once every write made before the call is in synced files; blocks."""
@@ -405,18 +422,22 @@ class RocksEngine:
 
     def approximate_size(self) -> int:
         """Bytes of SST files and memtables."""
-        figure = self._database.property_int_value
-        return (figure(_PROPERTIES["sst_bytes"]) or 0) + (
-            figure(_PROPERTIES["memtable_bytes"]) or 0
-        )
+        return self._figure(_PROPERTIES["sst_bytes"]) + self._figure(_PROPERTIES["memtable_bytes"])
 
     def statistics(self) -> dict[str, int]:
         """RocksDB's properties, for metrics."""
-        figure = self._database.property_int_value
-        return {name: figure(key) or 0 for name, key in _PROPERTIES.items()}
+        return {name: self._figure(key) for name, key in _PROPERTIES.items()}
+
+    def _figure(self, name: str) -> int:
+        try:
+            return self._database.property_int_value(name) or 0
+        except Exception as error:
+            raise _failure(error, "read figures") from error
 
     def close(self) -> None:
         """Release files and memory; RocksDB may flush what is in memtables first."""
-        self._get = None
+        if self._get is _closed_get:
+            return
+        self._get = _closed_get
         self._cursors = []
         self._database.close()

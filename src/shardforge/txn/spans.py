@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from shardforge.ids import Timestamp
 from shardforge.shard.remote.replica import RemoteReplica, StaleSpanError
-from shardforge.storage.engine import Snapshot
+from shardforge.storage.engine import EngineClosedError, Snapshot
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import (
     CHUNK_MAX,
@@ -201,6 +201,10 @@ async def scan(
             except StaleSpanError:
                 assert participant.remote is not None, "it is led elsewhere"
                 await participant.remote.moved()
+                continue
+            except EngineClosedError:  # it was led here
+                if participant in router.shards:
+                    raise
                 continue
             if reverse:
                 last = low
