@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from shardforge.adapters.clock import SystemClock
-from shardforge.ids import META_SHARD, NodeId, Timestamp, TxnId
+from shardforge.ids import META_SHARD, NodeId, ShardId, Timestamp, TxnId
 from shardforge.raft.confchange import Change, ChangeKind, ConfChange
 from shardforge.raft.messages import Message, MessageKind
-from shardforge.shard.command import Commit, Outcome
+from shardforge.shard.command import Collect, Commit, Outcome
 from shardforge.shard.consensus import Timing
 from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import MemoryFiles
@@ -41,6 +41,9 @@ class Group:
         self.fabric = Fabric()
         self.files: dict[tuple[int, int], MemoryFiles] = {}
         self.hosts: dict[int, Host] = {}
+        self.expected: type[Exception] | None = None
+        """What a replica may stop with."""
+        self.stopped: list[tuple[ShardId, Exception]] = []
         for node in nodes:
             self.open(node, initial_shards(1, [NodeId(n) for n in nodes]))
 
@@ -58,7 +61,9 @@ class Group:
         return host
 
     def _failed(self, replica: Replica, error: Exception) -> None:
-        raise AssertionError(f"shard {replica.id} stopped") from error
+        if self.expected is None or not isinstance(error, self.expected):
+            raise AssertionError(f"shard {replica.id} stopped") from error
+        self.stopped.append((replica.id, error))
 
     def crash(self, node: int) -> None:
         self.fabric.remove(NodeId(node))
@@ -142,6 +147,38 @@ def test_a_lost_leader_is_replaced_and_catches_up_when_it_is_back():
             await group.write(number)
         group.open(lost, initial_shards(1, [NodeId(n) for n in (1, 2, 3)]))
         await group.settled(b"39")
+
+    run(test, 1, 2, 3)
+
+
+@pytest.mark.parametrize("where", ["step", "tick"])
+def test_a_mistake_in_one_replica_stops_that_one_alone(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class MistakeError(Exception):
+        pass
+
+    def fails(*_: object) -> None:
+        monkeypatch.undo()
+        raise MistakeError
+
+    async def test(group: Group) -> None:
+        await group.write(1)
+        leader, meta = await group.leader(), await group.leader(META_SHARD)
+        node = int(leader.lead or 0)
+        group.expected = MistakeError
+        monkeypatch.setattr(leader, where, fails)
+        await until(lambda: leader.failure)
+        others = {1, 2, 3} - {node}
+        await group.write(2, among=others)
+        assert [(shard, type(error)) for shard, error in group.stopped] == [(1, MistakeError)]
+        assert "Traceback" in caplog.text
+        assert group.replica(node, META_SHARD).failure is None
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        meta.propose(Collect(()), outcome.set_result)
+        assert await asyncio.wait_for(outcome, 5) is Outcome.APPLIED
+        applied = meta.applied
+        await until(lambda: group.replica(node, META_SHARD).applied >= applied or None)
 
     run(test, 1, 2, 3)
 

@@ -287,11 +287,19 @@ class Host:
                 owed -= followers_too
                 for replica in list(self._replicas.values()):
                     if followers_too or replica.serving_term:
-                        replica.tick()
+                        self._tick_one(replica)
                 ticks += 1
                 if ticks % EXPIRY_TICKS == 0:
                     for replica in list(self._replicas.values()):
                         replica.expire_pins()
+
+    @staticmethod
+    def _tick_one(replica: Replica) -> None:
+        try:
+            replica.tick()
+        except Exception as error:
+            log.exception("shard %d: a tick", replica.id)
+            replica.fail(error)
 
     def _steps(self) -> int:
         """Ticks until something may be due: a heartbeat where shards are led here, two where all are led elsewhere."""
@@ -314,7 +322,11 @@ class Host:
         for shard, message in messages:
             replica = self._replicas.get(ShardId(shard))
             if replica is not None and message.sender == sender:
-                replica.step(message)
+                try:
+                    replica.step(message)
+                except Exception as error:
+                    log.exception("shard %d: a message of node %d", shard, sender)
+                    replica.fail(error)  # it alone: the others go on, and so does the connection
         if self._waiters:
             self._wake_waiters()
 

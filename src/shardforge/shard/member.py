@@ -123,6 +123,8 @@ class GroupMember(StateMachine, ABC):
 
     def tick(self) -> None:
         """A tick of the group's clockwork has passed."""
+        if self.failure is not None:
+            return
         node = self._node.at(self._now_us())
         node.tick()
         self._send_now()

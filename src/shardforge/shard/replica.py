@@ -66,7 +66,7 @@ class Replica(GroupMember):
         self._closing = False
         self._serving_waiters: list[asyncio.Future[None]] = []
         self._flushing = Flushing(
-            self, self._log, surroundings, lambda: not self.alone, self._wake_pump, self._fail
+            self, self._log, surroundings, lambda: not self.alone, self._wake_pump, self.fail
         )
 
     # ---- proposing -------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Replica(GroupMember):
                 await self._wake
                 self._wake = None
         except Exception as error:  # noqa: BLE001 - whatever it is, the replica must not go on
-            self._fail(error)
+            self.fail(error)
 
     async def _turn(self) -> None:
         """One group commit: what is queued becomes durable, then what is committed is applied."""
@@ -342,7 +342,8 @@ class Replica(GroupMember):
         """Whether the engine is being tidied: it holds more than it will soon."""
         return self._flushing.tidying
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Stop after an error: nothing is served, answered or sent any more; the node is told."""
         self._stop(error)
         self._with.on_failure(self, error)
 
