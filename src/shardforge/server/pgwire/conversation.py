@@ -27,6 +27,10 @@ QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FLUSH, TERMINATE = b"QPBDECS
 FUNCTION_CALL, COPY_DATA, COPY_DONE, COPY_FAIL, PASSWORD = b"Fdcfp"
 
 
+class _OutOfStepError(NetworkError):
+    """A message, be it a Terminate, in the midst of a COPY: what comes next cannot be told from what belongs to it."""
+
+
 class Conversation:
     """One session over one connection."""
 
@@ -113,8 +117,10 @@ class Conversation:
         return len(messages)
 
     def idle(self) -> None:
-        """Nothing more to read now: write, and start the idle clocks."""
+        """Nothing more to read now: write, and start the idle clocks; a COPY that waits for rows is not idle."""
         self.output.flush()
+        if not self._listening:
+            return
         settings = self.session.settings
         milliseconds = (
             settings.idle_in_transaction_timeout_ms
@@ -149,6 +155,10 @@ class Conversation:
             await self._guarded(begun or self._answer_whole(kind, body))
         except DatabaseError as error:
             await self._failed(error)
+            if isinstance(error, _OutOfStepError):
+                raise NetworkError(
+                    "terminating connection because protocol synchronization was lost", "08P01"
+                ) from error
             if kind in (QUERY, SYNC):
                 self._ready()
             else:
@@ -350,7 +360,7 @@ class Conversation:
                 reason = frontend.read_copy_fail(message.body)
                 raise QueryError(f"COPY from stdin failed: {reason}", "57014")
             elif message.kind not in (FLUSH, SYNC):
-                raise NetworkError(
+                raise _OutOfStepError(
                     f"unexpected message type 0x{message.kind:02X} during COPY from stdin", "08P01"
                 )
 

@@ -34,6 +34,9 @@ from shardforge.telemetry import Telemetry
 SERVING_SECONDS = 10.0
 """How long a client that connects waits for a node that leads."""
 
+LAST_WORD_SECONDS = 1.0
+"""How long clients have, at the end of a drain, to read why they are left."""
+
 error_log = logging.getLogger("shardforge.error")
 query_log = logging.getLogger("shardforge.query")
 
@@ -325,6 +328,12 @@ class Server:
         waiting = [asyncio.ensure_future(client.wait_closed()) for client in clients]
         if waiting:
             _, pending = await asyncio.wait(waiting, timeout=seconds)
+            for connection in list(self.connections):
+                connection.terminate(
+                    QueryError("terminating connection due to administrator command", "57P01")
+                )
+            if pending:
+                _, pending = await asyncio.wait(pending, timeout=LAST_WORD_SECONDS)
             for connection in list(self.connections):
                 connection.abort()
             for forwarded in list(self.forwarded):
