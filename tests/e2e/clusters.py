@@ -18,6 +18,7 @@ from tests.e2e.partitions import Network
 from tests.e2e.servers import ServerProcess
 
 SETTLE_SECONDS_MAX = 60.0
+VERIFY_SECONDS = 30.0
 
 
 class ClusterProcesses:
@@ -87,11 +88,15 @@ class ClusterProcesses:
         raise AssertionError(f"no node tells the status: {said}")
 
     def verify(self) -> dict[str, Any]:
-        """Have all replicas compared, which must be equal."""
+        """Have all replicas compared, which must be equal; again while leaderships are on their way."""
+        end = time.monotonic() + VERIFY_SECONDS
         node = next(node for node in self.nodes.values() if node.process is not None)
         command = [*node.prefix, sys.executable, "-m", "shardforge", "cluster", "verify", "--json",
                    "--host", f"127.0.0.1:{node.port}"]  # fmt: skip
-        found = subprocess.run(command, capture_output=True, check=False, timeout=120)
+        while True:
+            found = subprocess.run(command, capture_output=True, check=False, timeout=120)
+            if b"Try again" not in found.stderr or time.monotonic() > end:
+                break
         assert found.returncode == 0, (found.returncode, found.stdout, found.stderr)
         verified: dict[str, Any] = json.loads(found.stdout)
         return verified

@@ -27,6 +27,7 @@ from shardforge.node.operations import (
     DECOMMISSION,
     LEAVE,
     LOCKS,
+    MERGE,
     MOVE,
     SCATTER,
     SPLIT,
@@ -207,7 +208,7 @@ class Node:
         tcp.open_to_strangers(LOCKS, trusted=True)
         tcp.open_to_strangers(LEAVE, trusted=True)
         tcp.open_to_strangers(DECOMMISSION, trusted=True)
-        for method in (SPLIT, MOVE, SCATTER):
+        for method in (SPLIT, MERGE, MOVE, SCATTER):
             tcp.open_to_strangers(method, trusted=True)
         self.host.start()
         self.serving.start()
