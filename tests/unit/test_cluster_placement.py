@@ -189,7 +189,7 @@ def test_small_neighbours_become_one_wherever_they_are() -> None:
     left, right = shard(1, 2, 3, mib=3), shard(1, 5, 6, mib=4, number=2)
     assert mergeable(left, right, 64 * MIB) == Merge(left.id, right.id)
     assert mergeable(left, right, 28 * MIB) is None, "a quarter is not small"
-    assert mergeable(left, right, 64 * MIB, {right.id}) is None, "it was split just now"
+    assert mergeable(left, right, 64 * MIB, {right.id}) is None, "it moves"
     assert mergeable(shard(1, 2, 3, number=0), right, 640 * MIB) is None, "the meta shard"
     assert mergeable(left, shard(1, 2, 3, outgoing=(1, 2, 4), number=2), 640 * MIB) is None
     assert mergeable(left, right, 64 * MIB, copied_max=4 * MIB - 1) is None, "much to copy"

@@ -58,7 +58,7 @@ class Watch:
         self.merging = Merging(
             cast("Host", None), cast("Store", self.store), cast("Clock", None), cast("Blocking", None),
             cast("Cutting", None), replace(config, merge_after_sec=after, initial_shard_count=least),
-            lambda _: None,
+            lambda _: None, lambda _: None,
         )  # fmt: skip
 
     def look(

@@ -56,7 +56,7 @@ def test_a_replica_that_was_given_away_during_a_split_is_not_looked_at(
     )
     host: Any = SimpleNamespace(find=lambda _shard: None)
     clock: Any = Clock(sleeps=3)
-    watch = Splitting(host, store, clock, SimpleNamespace(), 5, print)  # type: ignore[arg-type]
+    watch = Splitting(host, store, clock, SimpleNamespace(), 5, print, print)  # type: ignore[arg-type]
     split: list[ShardId] = []
 
     async def relieve(participant: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from shardforge.cluster.plan import History
 from shardforge.errors import QueryError
 from shardforge.ids import ShardId
 from shardforge.sql.session.shard_view import printed
@@ -75,12 +76,16 @@ async def _sticky() -> None:
             return found
 
         assert await splitting.split(ShardId(1), SPLIT_AT[0]) == 5
+        assert node.governing.history.resting() == {1, 5}, "the plan leaves both alone for a while"
         for participant, at in zip(store.participants[:2], SPLIT_AT[1:], strict=True):
             await splitting._split(participant, at)  # as the watch over sizes does
         assert await shown() == [
             (1, False), (6, False), (5, True), (7, False), (2, False), (3, False), (4, False), (0, False)
         ]  # fmt: skip
+        assert node.governing.history.resting() == {1, 5, 6, 7}
+        node.governing.history = History()
         assert await merging.merge(ShardId(5)) == 7
+        assert node.governing.history.resting() == {5}
         assert await merging.merge(ShardId(1)) == 6
         assert (await shown())[:3] == [(1, False), (5, True), (2, False)]
         assert await merging.merge(ShardId(1)) == 5

@@ -29,18 +29,18 @@ def mergeable(
     left: ShardState,
     right: ShardState,
     max_shard_size: int,
-    resting: Collection[ShardId] = (),
+    busy: Collection[ShardId] = (),
     copied_max: int | None = None,
     sticky: Collection[ShardId] = (),
 ) -> Merge | None:
-    """How two neighbours become one; None: they stay two. `resting` shards were split or moved lately.
+    """How two neighbours become one; None: they stay two. `busy` shards are moving, or on their way to another leader.
 
     Of the right one at most `copied_max` bytes are copied. `sticky` shards begin where somebody wanted it.
     """
     if right.id in sticky:
         return None
     for shard in (left, right):
-        if shard.id == META_SHARD or shard.id in resting or shard.members.voters_outgoing:
+        if shard.id == META_SHARD or shard.id in busy or shard.members.voters_outgoing:
             return None
     if left.size_bytes + right.size_bytes >= SMALL_SHARE * max_shard_size:
         return None
@@ -50,7 +50,7 @@ def mergeable(
 
 
 def merges_of(
-    shards: Sequence[ShardState], max_shard_size: int, resting: Collection[ShardId], least: int,
+    shards: Sequence[ShardState], max_shard_size: int, busy: Collection[ShardId], least: int,
     copied_max: int | None = None, sticky: Collection[ShardId] = (),
 ) -> list[Merge]:  # fmt: skip
     """Merges to begin now among shards in the order of their keys, each shard in one at most.
@@ -62,7 +62,7 @@ def merges_of(
     place = 0
     while place + 1 < len(shards) and len(merges) < room:
         left, right = shards[place : place + 2]
-        merge = mergeable(left, right, max_shard_size, resting, copied_max, sticky)
+        merge = mergeable(left, right, max_shard_size, busy, copied_max, sticky)
         if merge is not None:
             merges.append(merge)
         place += 1 if merge is None else 2

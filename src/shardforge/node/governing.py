@@ -122,6 +122,11 @@ class Governing:
         log.info("%s", text)
         self.events.append({"at_us": self._clock.wall_us(), "event": text})
 
+    def rest(self, *shards: ShardId) -> None:
+        """Shards were split or merged: the plan leaves their replicas where they are for a while."""
+        for shard in shards:
+            self.history.touch(shard, self.now())
+
     def _closed(self) -> Closed:
         return closed_now(self._store.oracle.last, self._store.participants)
 
@@ -324,7 +329,7 @@ class Governing:
             if shard not in handed and not self.relocation.busy(shard):
                 await self._step(sights[shard], goal, view.sight)
         if balancing and self.merging is not None:
-            busy = {*handed, *plan.goals, *self.history.resting()}
+            busy = {*handed, *plan.goals, *self.history.under_way}
             self.merging.look(list(sights.values()), busy, now)
         await self._make_missing(sights)
         await self._remove_spare({

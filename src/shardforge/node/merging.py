@@ -31,8 +31,9 @@ class Merging:
 
     def __init__(
         self, host: Host, store: Store, clock: Clock, blocking: Blocking, cutting: Cutting,
-        config: ShardingConfig, event: Callable[[str], None],
+        config: ShardingConfig, event: Callable[[str], None], rest: Callable[[ShardId], None],
     ) -> None:  # fmt: skip
+        """`rest` is told which shard grew."""
         self._host = host
         self._store = store
         self._clock = clock
@@ -40,6 +41,7 @@ class Merging:
         self._cutting = cutting
         self._config = config
         self._event = event
+        self._rest = rest
         self._small_since: dict[_Pair, float] = {}
         self._under_way: asyncio.Task[None] | None = None
 
@@ -58,6 +60,7 @@ class Merging:
         ended = await asyncio.shield(work)
         took = (self._clock.monotonic_ns() - began) / 1e6
         self._event(f"shard {ended} is merged: it is a part of shard {left}")
+        self._rest(left)
         log.info("shard %d: writes stood still for %.1f ms at most", ended, took)
         return ended
 

@@ -173,9 +173,11 @@ class Serving:
                 self._cutting,
                 self._config.sharding.max_shard_size,
                 governing.event,
+                governing.rest,
             )
             governing.merging = Merging(
-                host, store, self._clock, self._blocking, self._cutting, self._config.sharding, governing.event
+                host, store, self._clock, self._blocking, self._cutting, self._config.sharding, governing.event,
+                governing.rest,
             )  # fmt: skip
             async with asyncio.TaskGroup() as group:
                 group.create_task(governing.run())

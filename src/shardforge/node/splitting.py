@@ -39,14 +39,16 @@ class Splitting:
 
     def __init__(
         self, host: Host, store: Store, clock: Clock, cutting: Cutting, size_max: int,
-        event: Callable[[str], None],
+        event: Callable[[str], None], rest: Callable[[ShardId, ShardId], None],
     ) -> None:  # fmt: skip
+        """`rest` is told both halves of what was split."""
         self._host = host
         self._store = store
         self._clock = clock
         self._cutting = cutting
         self._size_max = size_max
         self._event = event
+        self._rest = rest
         self._rests: dict[ShardId, float] = {}
 
     @property
@@ -141,6 +143,7 @@ class Splitting:
                 raise
             took = (self._clock.monotonic_ns() - began) / 1e6
             self._event(f"shard {shard} is split: shard {child} begins at {at.hex()}")
+            self._rest(shard, child)
             log.info("shard %d: writes stood still for %.1f ms at most", shard, took)
             await self._store.write_rows([
                 row_of(one.descriptor)

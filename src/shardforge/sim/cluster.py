@@ -350,9 +350,11 @@ class SimNode:
                 self._cutting,
                 SHARD_BYTES_MAX,
                 governing.event,
+                governing.rest,
             )
             governing.merging = Merging(
-                host, store, self.clock, self._blocking, self._cutting, self._config.sharding, governing.event
+                host, store, self.clock, self._blocking, self._cutting, self._config.sharding, governing.event,
+                governing.rest,
             )  # fmt: skip
             async with asyncio.TaskGroup() as group:
                 group.create_task(governing.run())
