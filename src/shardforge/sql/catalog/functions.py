@@ -306,7 +306,7 @@ class CatalogFunctions:
         return self._sequences
 
     def nextval(self, oid: int) -> int:
-        """The next value. Raises: SequenceWait; 2200H."""
+        """The next value. Raises: MustWaitError; 2200H."""
         self._require_sequence(oid)
         return self._own_sequences.nextval(oid)
 
@@ -320,7 +320,7 @@ class CatalogFunctions:
         return self._own_sequences.lastval()
 
     def setval(self, oid: int, value: int, called: bool) -> int:
-        """Set the position. Raises: SequenceWait; 22003."""
+        """Set the position. Raises: MustWaitError; 22003."""
         self._require_sequence(oid)
         return self._own_sequences.setval(oid, value, called)
 

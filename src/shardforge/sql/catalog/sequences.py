@@ -2,8 +2,9 @@
 
 A reservation is a small transaction of its own that is never rolled back; after a crash a sequence goes on after
 the last reserved value, so no value comes twice (32 ahead, as PostgreSQL logs). Functions are called in the middle of
-a synchronous expression and cannot wait: when the cache is empty they raise `SequenceWait`, and whoever runs the
-statement awaits `wait()` and evaluates again. Values given to the abandoned evaluation are lost, as in a rollback.
+a synchronous expression and cannot wait: when the cache is empty they raise `MustWaitError` (`functions.waiting`), and
+whoever evaluates the row waits and evaluates it again. Values given to the abandoned evaluation are lost, as in a
+rollback.
 
 `SequenceState` holds what is one session's: currval and lastval; `SequenceFunctions` are the SQL functions.
 Source: PostgreSQL 15, src/backend/commands/sequence.c.
@@ -11,24 +12,17 @@ Source: PostgreSQL 15, src/backend/commands/sequence.c.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from shardforge.errors import QueryError, TransactionError
 from shardforge.sql.catalog import codec
 from shardforge.sql.catalog.descriptors import Sequence
+from shardforge.sql.functions.waiting import MustWaitError
 from shardforge.txn.coordinator import Coordinator, Isolation, LockStrength, WaitPolicy
 
 CACHE_AHEAD: Final = 32
 MOST_AHEAD: Final = 4096
-
-
-class SequenceWait(Exception):  # noqa: N818 - not an error: a statement must wait and evaluate again
-    """The value is not in memory: await `wait()`, then evaluate the statement again."""
-
-    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
-        super().__init__("a sequence value must be fetched")
-        self.wait = wait
 
 
 class _Cache:
@@ -241,7 +235,7 @@ class SequenceFunctions:
         return sequence
 
     def nextval(self, oid: int) -> int:
-        """The next value. Raises: SequenceWait; 2200H when used up."""
+        """The next value. Raises: MustWaitError; 2200H when used up."""
         sequence = self._sequence(oid)
         state = self._state
         if state.modes.reads_only:
@@ -250,7 +244,7 @@ class SequenceFunctions:
         if value is None:
             wanted = state.wanted
             state.wanted = min(wanted * 2, MOST_AHEAD)
-            raise SequenceWait(lambda: self._store.reserve(sequence, wanted))
+            raise MustWaitError(lambda: self._store.reserve(sequence, wanted))
         state.current[sequence.id] = value
         state.last = sequence.id
         return value
@@ -277,7 +271,7 @@ class SequenceFunctions:
         return self._state.current[last]
 
     def setval(self, oid: int, value: int, called: bool = True) -> int:
-        """Set the position; takes effect at once and is not rolled back. Raises: SequenceWait; 22003."""
+        """Set the position; takes effect at once and is not rolled back. Raises: MustWaitError; 22003."""
         sequence = self._sequence(oid)
         if not sequence.minimum <= value <= sequence.maximum:
             raise QueryError(
@@ -295,7 +289,7 @@ class SequenceFunctions:
                 await self._store.set(sequence, value, called=called)
                 state.done.add(request)
 
-            raise SequenceWait(store)
+            raise MustWaitError(store)
         if called:
             state.current[sequence.id] = value
             state.last = sequence.id

@@ -114,7 +114,7 @@ async def _store_column(ddl: Ddl, old: Table, new: Table, wanted: ColumnDefiniti
     function, constant = value
     if not constant:
         return await _rewrite_with(ddl, old, new, {column.id: function})
-    missing = await evaluate(function, ())
+    missing = await evaluate(ddl, function, ())
     if missing is None:
         if column.not_null and await has_rows(ddl, old):
             raise contains_nulls(ddl, new, column.name)

@@ -16,7 +16,6 @@ from shardforge.errors import QueryError, unsupported
 from shardforge.sql.bind import tree
 from shardforge.sql.catalog import codec
 from shardforge.sql.catalog.descriptors import ROWID_COLUMN, Check, ForeignKey, Index, Table
-from shardforge.sql.catalog.sequences import SequenceWait
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.bulk import BulkWriter, DuplicateKeyError
 from shardforge.sql.ddl.context import Ddl
@@ -24,6 +23,7 @@ from shardforge.sql.ddl.names import schema_of
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.keyspace import IndexSpace
 from shardforge.sql.execute.rowwriter import IndexWriter, RowWriter, row_codec, stored_positions
+from shardforge.sql.functions.waiting import MustWaitError, waited
 from shardforge.sql.types.registry import output_function
 from shardforge.txn.coordinator import Isolation
 
@@ -100,13 +100,9 @@ def evaluator(ddl: Ddl, table: Table, expression: tree.Expression) -> Evaluate:
     return lambda row: compiled(row, context)
 
 
-async def evaluate(function: Evaluate, row: Row) -> Any:
+async def evaluate(ddl: Ddl, function: Evaluate, row: Row) -> Any:
     """The function's value, waiting for sequence values where it needs them."""
-    while True:
-        try:
-            return function(row)
-        except SequenceWait as wait:
-            await wait.wait()
+    return await waited(lambda: function(row), ddl.ctx.execution.eval)
 
 
 # ---- indexes -------------------------------------------------------------------------------------
@@ -206,7 +202,7 @@ async def _copy_rows(
     functions = [column or _no_value for column in columns]
     async for chunk in scan_rows(ddl, old):
         for _, source in chunk:
-            row = await _converted(functions, source)
+            row = await _converted(ddl, functions, source)
             if fresh_number >= 0:
                 number = await ddl.store.sequences.rowid(storage_id)
                 row = (*row[:fresh_number], number, *row[fresh_number + 1 :])
@@ -227,7 +223,7 @@ async def _repeated(
     places = [rows.position[attnum] for attnum in rows.key_columns]
     async for chunk in scan_rows(ddl, old):
         for _, source in chunk:
-            row = await _converted(functions, source)
+            row = await _converted(ddl, functions, source)
             key = rows.row_key(row)
             if key in seen and None not in columns:
                 return duplicate(ddl, rows.table, rows.table.indexes[0], [row[p] for p in places])
@@ -245,13 +241,12 @@ def _no_value(source: Row) -> None:
     return None
 
 
-async def _converted(functions: Sequence[Evaluate], source: Row) -> Row:
+async def _converted(ddl: Ddl, functions: Sequence[Evaluate], source: Row) -> Row:
     """The new row; waits only where a sequence's values have run out."""
     try:
         return tuple([function(source) for function in functions])
-    except SequenceWait as wait:
-        await wait.wait()
-    return tuple([await evaluate(function, source) for function in functions])
+    except MustWaitError:
+        return tuple([await evaluate(ddl, function, source) for function in functions])
 
 
 def _row_putter(ddl: Ddl, rows: RowWriter, writer: BulkWriter) -> Callable[[Row], bool]:

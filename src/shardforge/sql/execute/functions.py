@@ -13,6 +13,7 @@ from shardforge.sql.execute.context import BATCH_ROWS, Row, Run
 from shardforge.sql.execute.expressions import Function, Layout, compile_expression
 from shardforge.sql.execute.expressions.calls import implementation_of
 from shardforge.sql.execute.operators import Batches, Operator
+from shardforge.sql.execute.rows import evaluated_once, may_wait
 from shardforge.sql.functions.json_record import Column, record_reader
 
 SetFunction = Callable[[Any, Any], Iterable[Any]]
@@ -47,7 +48,7 @@ class FunctionScan(Operator):
         self._ordinality = ordinality
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        sources = [iter(function((), run)) for function in self._functions]
+        sources = [iter(await evaluated_once(function, (), run)) for function in self._functions]
         missing = object()
         joined = zip_longest(*sources, fillvalue=missing)
         number = 0
@@ -106,17 +107,26 @@ class ProjectSet(Operator):
         layout = dict(source.layout)
         for place in range(len(sets)):
             layout[_set_column(place)] = width + place
+        self._may_wait = may_wait(tuple(outputs))
         self._sets = [compile_set(call, source.layout) for call in sets]
-        self._outputs: list[Function] = [compile_expression(output, layout) for output in placed]
+        functions = [compile_expression(output, layout) for output in placed]
+        self._row: Function = lambda row, ctx: tuple([function(row, ctx) for function in functions])
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         out: list[Row] = []
         async with aclosing(self._source.batches(run)) as source:
             async for batch in source:
                 for row in batch:
-                    for items in zip_longest(*[values(row, run) for values in self._sets]):
+                    for items in zip_longest(*[
+                        await evaluated_once(values, row, run) if self._may_wait else values(row, run)
+                        for values in self._sets
+                    ]):  # fmt: skip
                         full = (*row, *items)
-                        out.append(tuple([output(full, run) for output in self._outputs]))
+                        out.append(
+                            await evaluated_once(self._row, full, run)
+                            if self._may_wait
+                            else self._row(full, run)
+                        )
                         if len(out) >= BATCH_ROWS:
                             await run.breathe(len(out))
                             yield out

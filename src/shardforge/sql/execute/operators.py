@@ -19,6 +19,7 @@ from shardforge.sql.execute.rows import (
     evaluated,
     evaluated_once,
     filter_function,
+    kept,
     may_wait,
     project_function,
     row_function,
@@ -123,13 +124,9 @@ class Filter(Operator):
         keep = self._filter
         async with aclosing(self._source.batches(run)) as source:
             async for batch in source:
-                if self._may_wait:
-                    wanted = await evaluated(self._test, batch, run)
-                    kept = [row for row, true in zip(batch, wanted, strict=True) if true]
-                else:
-                    kept = keep(batch, run)
-                if kept:
-                    yield kept
+                rows = await kept(self._test, batch, run) if self._may_wait else keep(batch, run)
+                if rows:
+                    yield rows
 
 
 class Project(Operator):

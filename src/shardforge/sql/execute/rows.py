@@ -1,6 +1,6 @@
 """Functions over many rows at once, so that the loop is here and not around a call.
 
-Calls that may have to wait (nextval with nothing in memory) raise `SequenceWait` in the middle of an expression;
+Calls that may have to wait (nextval with nothing in memory, pg_sleep) raise `MustWaitError` amid an expression;
 `evaluated` goes on with the row that waited, so the rows before it keep their values.
 """
 
@@ -12,16 +12,16 @@ from typing import Any, TypeAlias
 
 from shardforge.sql.bind import tree, walk
 from shardforge.sql.bind.tree import Expression
-from shardforge.sql.catalog.sequences import SequenceWait
 from shardforge.sql.execute.context import Row, Run
 from shardforge.sql.execute.expressions import Function, Layout, compile_expression
+from shardforge.sql.functions.waiting import waited
 from shardforge.sql.types.registry import sort_key
 
 RowsFunction: TypeAlias = Callable[[list[Row], Any], list[Row]]
 
 
 def may_wait(values: Any) -> bool:
-    """Whether evaluating may raise SequenceWait."""
+    """Whether evaluating may raise MustWaitError."""
     return any(isinstance(node, tree.Call) and node.volatile == "v" for node in walk.nodes(values))
 
 
@@ -77,11 +77,13 @@ async def evaluated(function: Function, rows: Sequence[Row], run: Run) -> list[A
 
 async def evaluated_once(function: Function, row: Row, run: Run) -> Any:
     """`function` of one row, waiting where it must."""
-    while True:
-        try:
-            return function(row, run)
-        except SequenceWait as waiting:
-            await waiting.wait()
+    return await waited(lambda: function(row, run), run.eval)
+
+
+async def kept(test: Function, rows: Sequence[Row], run: Run) -> list[Row]:
+    """The rows for which the condition is true, waiting where it must."""
+    wanted = await evaluated(test, rows, run)
+    return [row for row, true in zip(rows, wanted, strict=True) if true]
 
 
 def key_function(

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from shardforge.sql.execute.access import TABLE_OID, AccessReader, Pairs, RowReader
 from shardforge.sql.execute.context import BATCH_ROWS, Run
-from shardforge.sql.execute.expressions import Layout
+from shardforge.sql.execute.expressions import Layout, compile_expression
 from shardforge.sql.execute.keyspace import Span
 from shardforge.sql.execute.operators import Batches, Operator, chunks
-from shardforge.sql.execute.rows import RowsFunction, filter_function
+from shardforge.sql.execute.rows import RowsFunction, filter_function, kept, may_wait
 from shardforge.sql.execute.rowwriter import picker
 from shardforge.sql.plan.nodes import TableScan, VirtualTableScan
 
@@ -153,14 +153,26 @@ class TableScanOperator(Operator):
         self.filter: RowsFunction | None = (
             None if node.condition is None else filter_function(node.condition, self.layout)
         )
+        self._test = (
+            compile_expression(node.condition, self.layout)
+            if node.condition is not None and may_wait(node.condition)
+            else None
+        )
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether its condition may have to wait for something."""
+        return self._test is not None
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
-        filter_rows, rows_of = self.filter, self.reader.rows
+        filter_rows, rows_of, test = self.filter, self.reader.rows, self._test
         found = pairs(self.access, run, (), goal if filter_rows is None else None)
         async with aclosing(found) as chunks:
             async for chunk in chunks:
                 rows = rows_of(chunk)
-                if filter_rows is not None:
+                if test is not None:
+                    rows = await kept(test, rows, run)
+                elif filter_rows is not None:
                     rows = filter_rows(rows, run)
                 if rows:
                     yield rows

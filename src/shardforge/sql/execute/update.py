@@ -114,7 +114,9 @@ class Update(Change):
 
     def _by_key(self) -> OneRow | None:
         scan, target = self._source.scan, self.target
-        if scan is None or not scan.access.single or self._may_wait or self._returning is not None:
+        if scan is None or not scan.access.single or self._returning is not None:
+            return None
+        if self._may_wait or scan.may_wait:
             return None
         if not target.keeps_place(self._assigned):
             return None
@@ -175,6 +177,7 @@ class Delete(Change):
         if (
             scan is not None
             and scan.access.single
+            and not scan.may_wait
             and self._returning is None
             and not self.target.writer.indexes
             and not self.target.keys.any

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from shardforge.ports import Clock
+from shardforge.sql.functions.waiting import Sleeps
 from shardforge.sql.types.base import TypeSettings
 
 UNIX_EPOCH_TO_2000_US = 946_684_800_000_000
@@ -20,11 +21,12 @@ class EvalContext:
     """Evaluation context of one session. Times are microseconds since 2000-01-01 UTC."""
 
     __slots__ = (
-        "_clock",
         "catalog",
+        "clock",
         "random",
         "session",
         "settings",
+        "sleeps",
         "statement_us",
         "transaction_us",
     )
@@ -46,8 +48,9 @@ class EvalContext:
         self.catalog = catalog
         self.transaction_us = transaction_us
         self.statement_us = statement_us
-        self._clock = clock
+        self.clock = clock
+        self.sleeps = Sleeps()
 
     def clock_us(self) -> int:
         """The moment now, which moves within a statement (clock_timestamp)."""
-        return self._clock.wall_us() - UNIX_EPOCH_TO_2000_US
+        return self.clock.wall_us() - UNIX_EPOCH_TO_2000_US
