@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from shardforge.adapters.clock import SystemClock
 from shardforge.node import Node
 from shardforge.sql.functions.waiting import SLEEP_SECONDS_MAX
 from shardforge.sql.session.session import Session
@@ -17,7 +16,7 @@ from tests.inprocess import run as run_sql
 from tests.peers import run, until
 
 
-class Timeless(SystemClock):
+class Timeless:
     """A clock whose time passes only in sleeps, which it notes."""
 
     def __init__(self) -> None:

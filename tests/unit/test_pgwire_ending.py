@@ -20,6 +20,7 @@ async def connect(node: Node) -> asyncpg.Connection:
     return await asyncpg.connect(host=host, port=port, user="shardforge", database="shardforge")
 
 
+@pytest.mark.interpreted
 def test_nothing_is_acknowledged_before_its_commit_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
