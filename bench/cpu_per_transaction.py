@@ -237,7 +237,7 @@ async def main(options: argparse.Namespace) -> None:
             await asyncio.sleep(0.05)
         gc.collect()
         gc.freeze()
-        gc.set_threshold(100_000, 10, 10_000)  # as the server has it
+        gc.set_threshold(50_000, 5, 20_000)  # as the server has it
         for workload in options.workload.split(","):
             print(f"{workload:14} {await measure(node, workload, options):7.1f} us", flush=True)
     finally:

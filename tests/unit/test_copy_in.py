@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shardforge.errors import QueryError
+from shardforge.sql.execute.context import PORTION_ROWS
 from tests.inprocess import run, running_node, session_of
 
 
@@ -55,3 +56,34 @@ def test_the_first_line_that_is_wrong_is_named(lines: str, message: str, line: i
         copied("0\tz\t0\n", lines)
     if line:
         assert failed.value.detail == f"COPY t, line {line + 1}"
+
+
+def test_one_piece_of_many_rows_lets_others_run_after_each_portion() -> None:
+    rows = 20 * PORTION_ROWS
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> list[Any]:
+        async with running_node() as node:
+            session = session_of(node)
+            await run(session, "CREATE TABLE t (id int PRIMARY KEY)")
+            command = "COPY t FROM STDIN"
+            session.begin_statement(command)
+            prepared = session.prepare(command)
+            assert prepared is not None
+            copy = (await session.run(prepared, ())).copy_in
+            assert copy is not None
+            beside = asyncio.create_task(others())
+            await copy.feed("".join(f"{n}\n" for n in range(rows)).encode())
+            beside.cancel()
+            await copy.finish()
+            await session.finish_implicit()
+            return await run(session, "SELECT count(*) FROM t")
+
+    assert asyncio.run(main()) == [(rows,)]
+    assert turns >= 20, "a node that is busy for long sends no heartbeats"

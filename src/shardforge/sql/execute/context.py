@@ -22,17 +22,19 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 DEFAULT_WORK_MEMORY = 256 * 1024 * 1024
-ROWS_BEFORE_PAUSE = 5_000
-WRITE_WORK = 6
+ROWS_BEFORE_PAUSE = 2_000
+WRITE_WORK = 8
 """How many rows are read in the time that it takes to change one."""
 BATCH_ROWS = 1024
 """Rows that an operator hands on at once, about."""
+PORTION_ROWS = ROWS_BEFORE_PAUSE // WRITE_WORK
+"""Rows that are changed between two pauses: some ten milliseconds, and a heartbeat is due every fifty."""
 
 
 def portions(changes: Sequence[T]) -> Iterator[Sequence[T]]:
     """The changes, so many at once that a node may be busy with them; then `Run.changed` is due."""
-    for start in range(0, len(changes), BATCH_ROWS):
-        yield changes[start : start + BATCH_ROWS]
+    for start in range(0, len(changes), PORTION_ROWS):
+        yield changes[start : start + PORTION_ROWS]
 
 
 class RowNumbers(Protocol):

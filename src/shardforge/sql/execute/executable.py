@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardforge.sql.execute.compiler import Compiler
-from shardforge.sql.execute.context import ExecContext, PendingWrites, Row, Run
+from shardforge.sql.execute.context import ExecContext, PendingWrites, Row, Run, portions
 from shardforge.sql.execute.insert import Insert
 from shardforge.sql.execute.instrument import Counters
 from shardforge.sql.execute.locking import Restart
@@ -129,7 +129,11 @@ class Executable:
         root = self._root
         assert isinstance(root, Insert), "COPY goes into an INSERT"
         run = Run(context, ())
-        count, _ = await root.insert(list(rows), run)
+        count = 0
+        for portion in portions(rows):
+            done, _ = await root.insert(portion, run)
+            count += done
+            await run.changed(len(portion))
         if run.after:
             await run.finish()
         return count
