@@ -191,7 +191,7 @@ class RaftConfig:
     )  # fmt: skip
     heartbeat_interval_ms: int = key(
         50, _integer(5, 10_000), "an integer from 5 to 10000, below half of election_timeout_ms",
-        "How often a leader shows that it is there.",
+        "How often a leader shows that it is there; half as often where nobody has asked for anything for two seconds.",
     )  # fmt: skip
     snapshot_interval_entries: int = key(
         10_000, _integer(100, 10**9), "an integer from 100 to 1000000000",

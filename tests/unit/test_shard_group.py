@@ -18,6 +18,7 @@ from shardforge.shard.descriptor import ShardDescriptor, initial_shards
 from shardforge.shard.files import MemoryFiles
 from shardforge.shard.host import Host
 from shardforge.shard.replica import Replica
+from shardforge.shard.rest import Rest
 from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage import mvcc
 from shardforge.testing.network import Fabric
@@ -136,6 +137,17 @@ def test_three_replicas_hold_what_the_leader_acknowledged():
         assert {r.lead for r in map(group.replica, (1, 2, 3))} == {group.replica(1).lead}
 
     run(test, 1, 2, 3)
+
+
+def test_a_node_is_at_rest_when_nothing_was_done_for_a_while() -> None:
+    rest = Rest(100)
+    assert not rest.seen(1_000, 5, 7)
+    assert not rest.seen(1_099, 5, 7)
+    assert rest.seen(1_100, 5, 7)
+    assert not rest.seen(1_101, 5, 8), "somebody has asked for the lease"
+    assert not rest.seen(1_200, 5, 8)
+    assert rest.seen(1_201, 5, 8)
+    assert not rest.seen(1_202, 6, 8), "something was written"
 
 
 def test_a_lost_leader_is_replaced_and_catches_up_when_it_is_back():

@@ -21,6 +21,7 @@ from shardforge.shard.fetch import Fetch
 from shardforge.shard.files import Forked, ShardFiles
 from shardforge.shard.peers import Outbox, decode_frame
 from shardforge.shard.replica import Replica
+from shardforge.shard.rest import Rest
 from shardforge.shard.snapshot import METHOD, decode_pull
 from shardforge.shard.surroundings import LogCounters, ReplicaOptions, Surroundings
 from shardforge.storage.newest_cache import CacheMemory
@@ -28,8 +29,10 @@ from shardforge.storage.newest_cache import CacheMemory
 FilesOf = Callable[[ShardDescriptor], ShardFiles]
 
 EXPIRY_TICKS = 40
-HEARTBEATS_FOLLOWING = 2
-"""A node that leads nothing looks after so many heartbeats whether they came: its election timeout is many more."""
+HEARTBEATS_AT_ONCE = 2
+"""A node that leads nothing, or nothing that anybody asked for of late, looks at the clockwork once in so many
+heartbeats: wake-ups are what a node at rest costs, an election timeout is many more, and the lease still holds."""
+AT_REST_NS = 2_000_000_000
 PATIENCE_MAX = 2.0
 """A loop that is often late stretches its followers' election timeout, at most so many times."""
 LATE_MS = 5.0
@@ -70,6 +73,8 @@ class Host:
         self._merge_listeners: list[Callable[[Replica], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
+        self._leases_asked = 0
+        self._rest = Rest(AT_REST_NS)
         self._timing = options.timing
         self._with = Surroundings(
             node, clock, blocking, options, self.counters, Outbox(network),
@@ -244,6 +249,7 @@ class Host:
 
     def lease_until_us(self, now_us: int) -> int:
         """Until when nobody else can serve: the meta shard's lease; 0: not now."""
+        self._leases_asked += 1
         meta = self.find_meta()
         return 0 if meta is None else meta.lease_until_us(now_us)
 
@@ -261,7 +267,7 @@ class Host:
             await replica.serving()
 
     async def _tick(self) -> None:
-        """Tick all groups, several ticks at a time where that is enough: wake-ups are what a node at rest costs.
+        """Tick all groups, several ticks at a time where that is enough.
 
         A pause of the loop counts as what was slept for, not as many ticks; followers bear the lag of late.
         """
@@ -302,12 +308,19 @@ class Host:
             replica.fail(error)
 
     def _steps(self) -> int:
-        """Ticks until something may be due: a heartbeat where shards are led here, two where all are led elsewhere."""
+        """Ticks until something may be due: one while a shard has no leader, else those of one heartbeat or several."""
         replicas = self._replicas.values()
         if not all(replica.lead is not None for replica in replicas):
             return 1
         leading = any(replica.lead == self.node for replica in replicas)
-        return self._timing.heartbeat_ticks * (1 if leading else HEARTBEATS_FOLLOWING)
+        at_once = 1 if leading and not self._at_rest() else HEARTBEATS_AT_ONCE
+        return self._timing.heartbeat_ticks * at_once
+
+    def _at_rest(self) -> bool:
+        """Whether for a while nothing was written here and no lease was asked for, as strong reads do."""
+        return self._rest.seen(
+            self._clock.monotonic_ns(), self.counters.entries, self._leases_asked
+        )
 
     def _late_ms(self, before_ns: int, span_ms: int) -> float:
         """By how much the end of a pause of `span_ms`, begun at `before_ns`, is late."""
