@@ -50,10 +50,13 @@ def _simulate(seed: int) -> Report:
 
 @pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + SEEDS, BATCH))
 def test_nothing_is_wrong_under_any_fault(first: int) -> None:
+    answered = []
     for seed in range(first, min(first + BATCH, FIRST_SEED + SEEDS)):
         report = _simulate(seed)
         assert not report.violations, report
-        assert report.answers["ok"] > 30, report
+        assert report.answers["ok"] > 10, report
+        answered.append(report.answers["ok"])
+    assert sum(answered) > 50 * len(answered), "where little is done, little can go wrong"
 
 
 FOUND = [
