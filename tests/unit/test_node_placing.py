@@ -219,3 +219,27 @@ def test_a_government_that_ends_on_a_mistake_is_logged_and_begins_again(
         await until(lambda: len(again.view().ready) == len(four.nodes))
 
     on_four(test)
+
+
+def test_a_government_that_fails_while_it_is_ended_does_not_begin_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The group of its tasks then raises the failure alone: the node waited for ever for the end of its tenure.
+    async def test(four: Four) -> None:
+        serving, governing = await four.settled()
+        reached = asyncio.Event()
+
+        async def failing() -> None:
+            reached.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise RuntimeError("a mistake")
+
+        monkeypatch.setattr(governing, "_round", failing)
+        governing.wake()
+        await reached.wait()
+        async with asyncio.timeout(10):
+            await serving.stop()
+
+    on_four(test)

@@ -268,6 +268,25 @@ def test_a_span_that_is_emptied_after_much_work_is_followed_by_a_flush(tmp_path,
     assert asyncio.run(run()) is much
 
 
+def test_a_replica_is_closed_once_whoever_asks_and_whoever_is_cancelled(tmp_path):
+    # A host that stops and a group that removes this replica both close it; the caller of one may be cancelled.
+    async def run() -> None:
+        data, blocking = directory(tmp_path / "data"), ThreadBlocking(4)
+        store = await open_store(data, Config(), SystemClock(), blocking)
+        replica = store.router.shard_of(A).replica
+        first = asyncio.create_task(replica.close())
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(replica.close(), replica.close())
+        assert first.cancelled()
+        assert replica.cache not in replica._with.cache_memory._caches
+        await store.close()
+        blocking.close()
+        data.close()
+
+    asyncio.run(run())
+
+
 def test_the_folders_are_the_shard_map_from_the_first_start_on(tmp_path):
     data = directory(tmp_path / "data")
     made = open_shards(data, 3, ONE)

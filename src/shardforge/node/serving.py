@@ -125,10 +125,10 @@ class Serving:
             self._government = asyncio.create_task(self._govern(store), name="governing")
 
     async def _ends(self, _tenure: Tenure) -> None:
-        if self._government is not None:
-            self._government.cancel()
-            await asyncio.gather(self._government, return_exceptions=True)
-            self._government = None
+        government, self._government = self._government, None
+        if government is not None:
+            government.cancel()
+            await asyncio.gather(government, return_exceptions=True)
         await self._server.end_tenure(
             TransactionError(
                 "terminating connection because another node leads the cluster now", "57P01",
@@ -140,7 +140,7 @@ class Serving:
 
     async def _govern(self, store: Store) -> None:
         """Look after the cluster for one tenure, whatever goes wrong in it."""
-        while True:
+        while self._government is not None:  # a group of tasks tells its failure, not that it is cancelled too
             try:
                 await self._govern_once(store)
             except (

@@ -64,6 +64,7 @@ class Replica(GroupMember):
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._closing = False
+        self._end: asyncio.Task[None] | None = None
         self._serving_waiters: list[asyncio.Future[None]] = []
         self._flushing = Flushing(
             self, self._log, surroundings, lambda: not self.alone, self._wake_pump, self.fail
@@ -135,7 +136,12 @@ class Replica(GroupMember):
         await settled
 
     async def close(self) -> None:
-        """Finish what is under way here, and release log and engine."""
+        """Finish what is under way here, and release log and engine: once, whoever asks and whoever is cancelled."""
+        if self._end is None:
+            self._end = asyncio.create_task(self._close(), name=f"end of shard-{self.id}")
+        await asyncio.shield(self._end)
+
+    async def _close(self) -> None:
         self._closing = True
         self._wake_pump()
         await self._staging.close()
@@ -148,8 +154,9 @@ class Replica(GroupMember):
     def kill(self) -> None:
         """Stop at once, as a crash would; nothing is closed. For tests and simulation."""
         self._staging.kill()
-        if self._pump is not None:
-            self._pump.cancel()
+        for task in (self._pump, self._end):
+            if task is not None:
+                task.cancel()
         self._flushing.kill()
         self._stop(ConsensusError(f"shard {self.id} was killed"))
 
