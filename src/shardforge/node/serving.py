@@ -140,12 +140,11 @@ class Serving:
 
     async def _govern(self, store: Store) -> None:
         """Look after the cluster for one tenure, whatever goes wrong in it."""
-        while self._government is not None:  # a group of tasks tells its failure, not that it is cancelled too
+        # Not until it is cancelled: a group of tasks that fails meanwhile tells the failure alone (CPython 3.11).
+        while self._government is not None:
             try:
                 await self._govern_once(store)
-            except (
-                Exception
-            ):  # our own mistake: the cluster must not be left alone for the rest of the tenure
+            except Exception:  # our own mistake: a tenure must not go on without a government
                 log.exception("the government of the cluster ended, and begins again")
                 await self._clock.sleep(AGAIN_SECONDS)
 

@@ -70,7 +70,14 @@ class LocalNetwork:
         to = self._fabric.reach(self._node, node)
         if to is None:
             raise NetworkError(f"node {node} cannot be reached", "08006")
-        return await asyncio.wait_for(to._answer[method](self._node, body), timeout)
+        answering = asyncio.ensure_future(to._answer[method](self._node, body))
+        try:  # not by asyncio.wait_for, which loses a cancellation that comes with the answer (CPython 3.11)
+            await asyncio.wait({answering}, timeout=timeout)
+            if not answering.done():
+                raise NetworkError(f"node {node} does not answer", "08006")
+            return answering.result()
+        finally:
+            answering.cancel()
 
     def on_frame(self, handler: Callable[[NodeId, bytes], None]) -> None:
         """Who takes frames."""
