@@ -178,6 +178,50 @@ def test_server_side_cursor(server: ServerProcess) -> None:
         assert [row[0] for row in cursor] == list(range(1, 51))
 
 
+def test_parameters_of_a_server_side_cursor(server: ServerProcess) -> None:
+    with (
+        server.connect() as connection,
+        connection.transaction(),
+        connection.cursor(name="numbers") as cursor,
+    ):
+        # The driver leaves the types of strings to the server.
+        query = "SELECT n, %s FROM generate_series(1, 9) n WHERE n > %s AND 'n' || n = %s"
+        cursor.execute(query, ("x", 3, "n5"))
+        assert cursor.fetchall() == [(5, "x")]
+
+
+def test_parameters_of_statements_that_carry_a_query(server: ServerProcess) -> None:
+    # What PostgreSQL 15 answers: their types are those of the query's parameters.
+    async def go() -> None:
+        connection = await asyncpg.connect(
+            host="127.0.0.1", port=server.port, user="shardforge", database="shardforge"
+        )
+        try:
+            await connection.execute(
+                "CREATE TABLE carried AS SELECT a, $1::int AS b, $2 AS c FROM generate_series(1, $3) a",
+                5, "x", 3,
+            )  # fmt: skip
+            await connection.execute(
+                "SELECT a, $1 AS w INTO chosen FROM carried WHERE a > $2", "w", 2
+            )
+            assert await connection.fetch("TABLE chosen") == [(3, "w")]
+            assert len(await connection.fetch("EXPLAIN SELECT FROM carried WHERE a = $1", 2)) > 0
+            async with connection.transaction():
+                declared = (
+                    "DECLARE k CURSOR FOR SELECT a, b, c FROM carried WHERE a > $1 AND c = $2"
+                )
+                statement = await connection.prepare(declared)
+                assert [one.name for one in statement.get_parameters()] == ["int4", "text"]
+                await connection.execute(declared, 2, "x")
+                assert await connection.fetch("FETCH ALL k") == [(3, 5, "x")]
+            with pytest.raises(asyncpg.UndefinedTableError):
+                await connection.prepare("DECLARE k CURSOR FOR SELECT FROM nothing WHERE a = $1")
+        finally:
+            await connection.close()
+
+    asyncio.run(go())
+
+
 def test_identifiers_are_quoted_as_psycopg_quotes_them(server: ServerProcess) -> None:
     name = sql.Identifier('Odd "name"')
     with server.connect() as connection:

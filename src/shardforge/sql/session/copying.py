@@ -24,6 +24,7 @@ from shardforge.sql.session.copy_binary import (
 from shardforge.sql.session.copy_format import CopyFormat, Field, RecordReader, line_writer
 from shardforge.sql.session.copy_options import column_list, copy_format, with_columns
 from shardforge.sql.session.outcome import Outcome, Row
+from shardforge.sql.session.statements import carried_query
 from shardforge.sql.types.registry import (
     input_function,
     output_function,
@@ -327,15 +328,12 @@ async def create_table_as(
     """CREATE TABLE AS and SELECT INTO."""
     if session.read_only:
         raise read_only.refusal(read_only.command_name(prepared.node))
-    if "SelectStmt" in prepared.node:
-        select = dict(node)
-        into = select.pop("intoClause")
-        query: Node = {"SelectStmt": select}
-    else:
-        into, query = node["into"], node["query"]
-        if node.get("objtype") == "OBJECT_MATVIEW":
-            raise unsupported("CREATE MATERIALIZED VIEW")
-    inner = session.prepare_parsed(replace(prepared.statement, node=query))
+    if node.get("objtype") == "OBJECT_MATVIEW":
+        raise unsupported("CREATE MATERIALIZED VIEW")
+    into = node.get("intoClause") or node["into"]
+    query, types = carried_query(prepared.node), prepared.parameter_types
+    assert query is not None, "both have one"
+    inner = session.prepare_parsed(replace(prepared.statement, node=query), types)
     if inner.columns is None:
         raise QueryError("the query of CREATE TABLE AS has no result columns", "42601")
     context = session.context()
@@ -348,8 +346,7 @@ async def create_table_as(
     count = 0
     if not into.get("skipData"):
         insert = {"relation": into["rel"], "selectStmt": query}
-        filled = await session.run(
-            session.prepare_parsed(replace(prepared.statement, node={"InsertStmt": insert})), params
-        )
+        filling = replace(prepared.statement, node={"InsertStmt": insert})
+        filled = await session.run(session.prepare_parsed(filling, types), params)
         count = int(filled.tag.rsplit(" ", 1)[1])
     return Outcome(f"SELECT {count}")

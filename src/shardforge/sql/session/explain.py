@@ -54,7 +54,9 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
     form = options.get("format", "text")
     if form not in ("text", "json"):
         raise unsupported(f"EXPLAIN in the format {form}")
-    inner = session.prepare_parsed(replace(prepared.statement, node=node["query"]))
+    inner = session.prepare_parsed(
+        replace(prepared.statement, node=node["query"]), prepared.parameter_types
+    )
     if inner.executable is None:
         lines = ["Utility Statement"]
     elif options.get("analyze", "false") in ("true", "on", "1"):

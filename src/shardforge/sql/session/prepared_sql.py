@@ -103,7 +103,9 @@ async def declare(
         raise TransactionError("DECLARE CURSOR can only be used in transaction blocks", "25P01")
     if name in session.cursors:
         raise QueryError(f'cursor "{name}" already exists', "42P03")
-    inner = session.prepare_parsed(replace(prepared.statement, node=node["query"]))
+    inner = session.prepare_parsed(
+        replace(prepared.statement, node=node["query"]), prepared.parameter_types
+    )
     outcome = await session.run(inner, params)
     batches = outcome.batches or _one_batch(outcome.rows or [])
     source = RowSource(inner.columns or (), batches)

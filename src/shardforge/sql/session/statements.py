@@ -6,6 +6,7 @@ Statements over a session's own uncommitted DDL are not shared.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from shardforge.errors import QueryError
@@ -25,6 +26,7 @@ PLANNABLE = {
     "UpdateStmt": "update",
     "DeleteStmt": "delete",
 }
+_CARRIERS = {"DeclareCursorStmt", "ExplainStmt", "CreateTableAsStmt"}
 UNKNOWN_TYPES = (0, 705)
 TEXT = 25
 
@@ -51,10 +53,17 @@ def prepare_statement(
     kind = kind_of(statement.node)
     declared = tuple(declared_types)
     if not is_planned(statement.node):
+        types = declared
+        query = carried_query(statement.node)
+        if query is not None and "$" in statement.text:
+            inner = replace(statement, node=query)
+            types = prepare_statement(
+                inner, declared, catalog, settings, search_path
+            ).parameter_types
         return Prepared(
             statement,
             kind,
-            declared,
+            types,
             result_columns,
             None,
             catalog.version,
@@ -103,6 +112,15 @@ def is_planned(node: dict[str, Any]) -> bool:
     """Whether a statement is bound and planned; the session carries out all others itself."""
     name, inner = next(iter(node.items()))
     return name in PLANNABLE and not (name == "SelectStmt" and "intoClause" in inner)
+
+
+def carried_query(node: dict[str, Any]) -> dict[str, Any] | None:
+    """The query of DECLARE, EXPLAIN, CREATE TABLE AS and SELECT INTO, whose parameters are theirs."""
+    name, inner = next(iter(node.items()))
+    if name == "SelectStmt" and "intoClause" in inner:
+        return {name: {key: value for key, value in inner.items() if key != "intoClause"}}
+    query: dict[str, Any] | None = inner.get("query") if name in _CARRIERS else None
+    return query
 
 
 def check_parameter_count(prepared: Prepared, given: int) -> None:
