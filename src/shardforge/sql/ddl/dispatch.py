@@ -110,12 +110,19 @@ _REFUSED: Final = {
     "SecLabelStmt": "SECURITY LABEL",
 }
 
+_INSTEAD: Final = {
+    "CreateDomainStmt": "Use its base type, with the constraint at the column.",
+    "CreateEnumStmt": "Use text with CHECK (column IN (...)); in SQLAlchemy, Enum(..., native_enum=False).",
+    "RefreshMatViewStmt": "Use a table that CREATE TABLE AS fills.",
+}
+
 
 async def _run(ddl: Ddl, statement: Node) -> str:
     ((name, node),) = statement.items()
     function = _STATEMENTS.get(name)
     if function is None:
-        raise unsupported(_REFUSED.get(name, name.removesuffix("Stmt")))
+        what = _REFUSED.get(name, name.removesuffix("Stmt"))
+        raise unsupported(what, hint=_INSTEAD.get(name, ""))
     return await function(ddl, node)
 
 

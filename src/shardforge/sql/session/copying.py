@@ -329,7 +329,9 @@ async def create_table_as(
     if session.read_only:
         raise read_only.refusal(read_only.command_name(prepared.node))
     if node.get("objtype") == "OBJECT_MATVIEW":
-        raise unsupported("CREATE MATERIALIZED VIEW")
+        raise unsupported(
+            "CREATE MATERIALIZED VIEW", hint="Use a view, or a table that CREATE TABLE AS fills."
+        )
     into = node.get("intoClause") or node["into"]
     query, types = carried_query(prepared.node), prepared.parameter_types
     assert query is not None, "both have one"
