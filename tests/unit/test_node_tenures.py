@@ -18,7 +18,7 @@ from tests.inprocess import MEMORY, run, session_of
 
 FAST = replace(
     MEMORY,
-    raft=replace(MEMORY.raft, election_timeout_ms=60, heartbeat_interval_ms=20),
+    raft=replace(MEMORY.raft, election_timeout_ms=150, heartbeat_interval_ms=30),
     sharding=replace(MEMORY.sharding, initial_shard_count=3),
 )
 

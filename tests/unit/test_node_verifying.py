@@ -24,7 +24,13 @@ async def ask(three: Three, to: int, method: str, body: object) -> bytes:
 
 
 async def verified(three: Three, shard: int, *, asked: int = 1) -> dict[str, Any]:
-    return unpack(await ask(three, asked, VERIFY, shard), dict[str, Any])
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return unpack(await ask(three, asked, VERIFY, shard), dict[str, Any])
+            except ConsensusError as error:  # a leader changed: on a busy machine at any time
+                assert "Try again" in error.hint
+                await asyncio.sleep(0.01)
 
 
 def replica_of(three: Three, node: int, shard: int) -> Replica:
