@@ -286,6 +286,12 @@ class ShardingConfig:
         'a size like "512MB", 1MB or more',
         "A larger shard is split in two, while it serves.",
     )
+    max_shard_load: int = key(
+        2500,
+        _integer(0, 1_000_000),
+        "an integer from 0 to 1000000",
+        "A shard that another node leads, and that is asked more than this a second, is split too; 0: never.",
+    )
     merge_after_sec: int = key(
         300,
         _integer(0, 86_400),

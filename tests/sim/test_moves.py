@@ -9,9 +9,13 @@ from unittest.mock import patch
 
 import pytest
 
+from shardforge.ids import ShardId
+from shardforge.node.splitting import Splitting
 from shardforge.shard.application import Application
 from shardforge.shard.command import Outcome, Run
+from shardforge.shard.remote import load
 from shardforge.shard.remote.stream import Stream
+from shardforge.sim import cluster
 from shardforge.sim.run import simulate
 
 MINUTES = 0.25
@@ -31,6 +35,25 @@ def test_a_shard_moves_under_every_fault() -> None:
     report = simulate(2, minutes=MINUTES, workload="bank", nodes=5)
     assert not report.violations, report
     assert report.moves, report
+
+
+def test_shards_that_are_asked_much_elsewhere_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "SHARD_LOAD_MAX", 4.0)
+    monkeypatch.setattr(load, "SAMPLE_MIN", 12)
+    cut: list[ShardId] = []
+
+    async def counted(watch: Splitting, *of: Any, **how: Any) -> ShardId:
+        child = await split(watch, *of, **how)
+        cut.append(child)
+        return child
+
+    split = Splitting._split
+    monkeypatch.setattr(Splitting, "_split", counted)
+    for seed in range(310, 316):
+        workload, faults = ("bank", "append")[seed % 2], ("move", "one-way")
+        report = simulate(seed, minutes=0.5, workload=workload, nodes=5, faults=faults)
+        assert not report.violations, report
+    assert len(cut) >= 3
 
 
 # ---- broken builds -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from shardforge.cluster.goal import Goal, next_step
 from shardforge.cluster.leaders import Transfer, transfers_of
 from shardforge.cluster.liveness import Sight
 from shardforge.cluster.members import ACTIVE, DRAINING, LEFT, Member
-from shardforge.cluster.merging import Merge, mergeable, merges_of
+from shardforge.cluster.merging import Limits, Merge, mergeable, merges_of
 from shardforge.cluster.placement import (
     Fault,
     Move,
@@ -187,24 +187,30 @@ def test_load_is_spread_until_a_transfer_would_only_turn_it_round() -> None:
 
 def test_small_neighbours_become_one_wherever_they_are() -> None:
     left, right = shard(1, 2, 3, mib=3), shard(1, 5, 6, mib=4, number=2)
-    assert mergeable(left, right, 64 * MIB) == Merge(left.id, right.id)
-    assert mergeable(left, right, 28 * MIB) is None, "a quarter is not small"
-    assert mergeable(left, right, 64 * MIB, {right.id}) is None, "it moves"
-    assert mergeable(shard(1, 2, 3, number=0), right, 640 * MIB) is None, "the meta shard"
-    assert mergeable(left, shard(1, 2, 3, outgoing=(1, 2, 4), number=2), 640 * MIB) is None
-    assert mergeable(left, right, 64 * MIB, copied_max=4 * MIB - 1) is None, "much to copy"
-    assert mergeable(left, right, 64 * MIB, sticky={right.id}) is None, "split by hand"
-    assert mergeable(left, right, 64 * MIB, sticky={left.id}) is not None, "at its other end"
+    assert mergeable(left, right, Limits(64 * MIB)) == Merge(left.id, right.id)
+    assert mergeable(left, right, Limits(28 * MIB)) is None, "a quarter is not small"
+    assert mergeable(left, right, Limits(64 * MIB), {right.id}) is None, "it moves"
+    assert mergeable(shard(1, 2, 3, number=0), right, Limits(640 * MIB)) is None, "the meta shard"
+    assert mergeable(left, shard(1, 2, 3, outgoing=(1, 2, 4), number=2), Limits(640 * MIB)) is None
+    assert mergeable(left, right, Limits(64 * MIB, copied=4 * MIB - 1)) is None, "much to copy"
+    assert mergeable(left, right, Limits(64 * MIB), sticky={right.id}) is None, "split by hand"
+    assert mergeable(left, right, Limits(64 * MIB), sticky={left.id}) is not None, (
+        "at its other end"
+    )
+    asked = [shard(1, 2, 3, mib=1, number=n, load=30.0) for n in (1, 2)]
+    assert mergeable(*asked, Limits(64 * MIB, load=121.0)) is not None
+    assert mergeable(*asked, Limits(64 * MIB, load=120.0)) is None, "half of what splits one"
+    assert mergeable(*asked, Limits(64 * MIB)) is not None, "any load"
 
 
 def test_a_shard_is_in_one_merge_and_some_shards_stay() -> None:
     four = [shard(1, 2, 3, mib=1, number=n) for n in (1, 2, 3, 4)]
-    pairs = [(m.left, m.right) for m in merges_of(four, 64 * MIB, (), 1)]
+    pairs = [(m.left, m.right) for m in merges_of(four, Limits(64 * MIB), (), 1)]
     assert pairs == [(1, 2), (3, 4)]
-    apart = merges_of(four, 64 * MIB, (), 1, sticky={ShardId(2)})
+    apart = merges_of(four, Limits(64 * MIB), (), 1, sticky={ShardId(2)})
     assert [(m.left, m.right) for m in apart] == [(2, 3)]
-    assert len(merges_of(four, 64 * MIB, (), 3)) == 1
-    assert merges_of(four, 64 * MIB, (), 4) == []
+    assert len(merges_of(four, Limits(64 * MIB), (), 3)) == 1
+    assert merges_of(four, Limits(64 * MIB), (), 4) == []
 
 
 # ---- rounds ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from shardforge.cluster.splitpoint import Survey, boundary, choose
+from shardforge.cluster.splitpoint import Survey, boundary, choose, halving
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,34 @@ def test_versions_of_one_key_are_never_cut_apart() -> None:
 def test_a_boundary_at_the_edge_of_the_span_is_none() -> None:
     survey = _surveyed([(b"a", 1), (b"h2", 1)])
     assert choose(survey.candidates, survey.total, b"", b"h") is None
+
+
+# ---- by requests -----------------------------------------------------------------------------------
+
+
+def test_requests_halve_between_shard_keys() -> None:
+    rolled = random.Random(1)
+    sample = sorted(b"g" + rolled.randbytes(2) + b"key" for _ in range(256))
+    at = halving(sample, b"g", b"h")
+    assert at is not None
+    assert len(at) <= 3
+    below = sum(key < at for key in sample)
+    assert 100 <= below <= 156
+
+
+def test_requests_for_a_part_of_the_keys_are_cut_there() -> None:
+    sample = sorted(b"h%05d" % (n % 40) for n in range(200))
+    at = halving(sample, b"h", b"i")
+    assert at is not None
+    assert sum(key < at for key in sample) == 100
+
+
+def test_what_is_asked_of_one_shard_key_is_not_torn_apart() -> None:
+    hot = [b"g\x10\x20" + bytes([n]) for n in range(200)]
+    assert halving(sorted([*hot, b"g\x11\x00z", b"g\x01\x00a"]), b"g", b"h") is None
+    assert halving([b"h7"] * 200, b"h", b"i") is None, "one key"
+    assert halving([], b"h", b"i") is None
+    aside = [b"g\x50\x00" + bytes([n]) for n in range(190)]
+    balanced = halving(sorted(hot + aside), b"g", b"h")
+    assert balanced == b"g\x50"
+    assert halving(sorted(hot + aside), b"g\x50", b"h") is None, "the boundary is not inside"

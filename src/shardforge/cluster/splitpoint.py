@@ -1,4 +1,4 @@
-"""Where a shard is cut when it has grown too large: at a key that leaves about as many bytes on either side.
+"""Where a shard is cut: at a key that leaves about as many bytes, or as many requests, on either side.
 
 A boundary is the shortest prefix of the first key above it that no key below it has, so it is no row's own key. Rows
 with one shard key stay together where that is possible: `g/` keys are cut between two hashes of shard keys, unless
@@ -9,6 +9,7 @@ PURE. Source: the suffix truncation of B-trees (Bayer and Unterauer, Prefix B-tr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 _HASHED = 3
@@ -84,3 +85,20 @@ def choose(candidates: Sequence[Candidate], total: int, start: bytes, end: bytes
     ]
     best = min(together or inside, key=off, default=None)
     return None if best is None else best.at
+
+
+def halving(sample: Sequence[bytes], start: bytes, end: bytes) -> bytes | None:
+    """The boundary inside (start, end) around which requests halve, of which `sample` is one, in order.
+
+    None where most are for one shard key's rows: no cut helps these, and each would tear them apart.
+    """
+    candidates = [
+        Candidate(boundary(below, above), place)
+        for place, (below, above) in enumerate(pairwise(sample), start=1)
+        if below != above
+    ]
+    apart = [candidate for candidate in candidates if candidate.keeps_together]
+    total = len(sample)
+    at = choose(apart, total, start, end)
+    near = any(one.at == at and abs(one.below - total / 2) <= NEAR * total for one in apart)
+    return at if near else None

@@ -27,6 +27,8 @@ class ShardFigures(NamedTuple):
     members: ConfState
     match: Mapping[NodeId, int]
     size_bytes: int
+    load: float = 0.0
+    """Requests a second that the serving node sends to another, which leads."""
 
 
 class NodeFigures(NamedTuple):
@@ -117,6 +119,7 @@ def _shard(shard: ShardFigures, alive: Collection[NodeId], wanted: int) -> dict[
         "last": shard.last,
         "lag": {str(node): lag for node, lag in sorted(lags.items())},
         "bytes": shard.size_bytes,
+        "load": round(shard.load, 1),
         "available": available,
         "replicated": available and len(living) >= wanted and not shard.members.voters_outgoing,
     }

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from shardforge.cluster.merging import Merge, merges_of
+from shardforge.cluster.merging import Limits, Merge, merges_of
 from shardforge.config import ShardingConfig
 from shardforge.errors import ConsensusError, DatabaseError
 from shardforge.ids import ShardId
@@ -40,6 +40,9 @@ class Merging:
         self._blocking = blocking
         self._cutting = cutting
         self._config = config
+        self._limits = Limits(
+            config.max_shard_size, config.max_shard_load, merging.MERGED_BYTES_MAX
+        )
         self._event = event
         self._rest = rest
         self._small_since: dict[_Pair, float] = {}
@@ -70,8 +73,8 @@ class Merging:
             return
         epochs = {shard.descriptor.id: shard.descriptor.epoch for shard in shards}
         found = merges_of(
-            [shard.state for shard in shards], self._config.max_shard_size, busy,
-            self._config.initial_shard_count, merging.MERGED_BYTES_MAX, self._store.sticky,
+            [shard.state for shard in shards], self._limits, busy, self._config.initial_shard_count,
+            self._store.sticky,
         )  # fmt: skip
         pairs = [(merge, epochs[merge.left], epochs[merge.right]) for merge in found]
         self._small_since = {pair: self._small_since.get(pair, now) for pair in pairs}

@@ -284,5 +284,5 @@ class Operations:
 def _sighted(shard: ShardSight) -> ShardFigures:
     return ShardFigures(
         shard.descriptor.id, shard.descriptor.span, shard.leader, shard.term, shard.applied, shard.last,
-        shard.members, dict(shard.match), shard.size_bytes,
+        shard.members, dict(shard.match), shard.size_bytes, shard.load,
     )  # fmt: skip

@@ -31,11 +31,13 @@ class ShardSight(NamedTuple):
     size_bytes: int
     here: Replica | None
     """The replica, where this node leads."""
+    load: float = 0.0
+    """Requests a second that go to another node; what is led here costs none a message."""
 
     @property
     def state(self) -> ShardState:
         """What placement asks of it."""
-        return ShardState(self.descriptor.id, self.members, self.leader, self.size_bytes)
+        return ShardState(self.descriptor.id, self.members, self.leader, self.size_bytes, self.load)
 
 
 def overview(
@@ -70,5 +72,5 @@ def _reported(participant: Participant, said: list[tuple[NodeId, ShardReport]]) 
     leads = best.lead == node
     return ShardSight(
         participant.descriptor, best.members, node if leads else None, best.term, best.applied, best.last,
-        best.match if leads else {}, best.changing or not leads, best.bytes, None,
+        best.match if leads else {}, best.changing or not leads, best.bytes, None, participant.load,
     )  # fmt: skip

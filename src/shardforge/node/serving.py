@@ -171,6 +171,7 @@ class Serving:
                 self._clock,
                 self._cutting,
                 self._config.sharding.max_shard_size,
+                self._config.sharding.max_shard_load,
                 governing.event,
                 governing.rest,
             )

@@ -1,16 +1,19 @@
-"""The serving node's watch over the sizes of shards: one that passes `sharding.max_shard_size` is split.
+"""The serving node's watch over shards: one that passes `sharding.max_shard_size` is split, and one elsewhere that is
+asked more than `sharding.max_shard_load` for a while, so that its halves can be led by different nodes.
 
 Runs for one tenure, and may end at any step: an id that was given and not used is never given again, and a shard that
 is in the log as split will be. The child is written down with its parent's name before the cut (`txn.shardmap`).
-What the watch knows it learns anew: sizes from the leaders, the place to cut from the keys.
+What the watch knows it learns anew: sizes from the leaders, the place to cut from the keys or from what is asked.
+A shard that is led here is not split for its load: both halves would be led here, and commits in both would cost more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from shardforge.cluster.splitpoint import halving
 from shardforge.errors import ConsensusError, DatabaseError, QueryError
 from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.keys import meta_key
@@ -29,6 +32,8 @@ REST_SECONDS = 10.0
 """How long a shard is left alone that was split, or that is smaller than its files."""
 AGAIN_SECONDS = 3.0
 """How long one is that could not be split now."""
+BUSY_LOOKS = 3
+"""So many rounds in a row a shard is asked too much before it is split."""
 NEXT_ID = meta_key("shard", "next")
 
 log = logging.getLogger("shardforge.cluster")
@@ -38,15 +43,18 @@ class Splitting:
     """One tenure's splits."""
 
     def __init__(
-        self, host: Host, store: Store, clock: Clock, cutting: Cutting, size_max: int,
+        self, host: Host, store: Store, clock: Clock, cutting: Cutting, size_max: int, load_max: float,
         event: Callable[[str], None], rest: Callable[[ShardId, ShardId], None],
     ) -> None:  # fmt: skip
-        """`rest` is told both halves of what was split."""
+        """`load_max` is requests a second, 0 any; `rest` is told both halves of what was split."""
         self._host = host
         self._store = store
         self._clock = clock
         self._cutting = cutting
         self._size_max = size_max
+        self._load_max = load_max
+        self._busy: dict[ShardId, int] = {}
+        """For how many rounds shards have been asked too much."""
         self._event = event
         self._rest = rest
         self._rests: dict[ShardId, float] = {}
@@ -60,17 +68,23 @@ class Splitting:
         """Watch until cancelled."""
         await self._clock.sleep(ROUND_SECONDS)
         while True:
-            participant = self._too_large()
-            if participant is None:
-                await self._clock.sleep(ROUND_SECONDS)
+            large = self._too_large()
+            if large is not None:
+                await self._try(large, self._relieve(large))
                 continue
-            shard = participant.replica.id
-            self._rests[shard] = self._now() + REST_SECONDS
-            try:
-                await self._relieve(participant)
-            except DatabaseError as error:
-                self._rests[shard] = self._now() + AGAIN_SECONDS
-                log.warning("shard %d is not split now: %s", shard, error)
+            busy = self._too_busy()
+            if busy is not None:
+                await self._try(busy[0], self._split(*busy))
+            await self._clock.sleep(ROUND_SECONDS)
+
+    async def _try(self, participant: Participant, work: Awaitable[object]) -> None:
+        shard = participant.replica.id
+        self._rests[shard] = self._now() + REST_SECONDS
+        try:
+            await work
+        except DatabaseError as error:
+            self._rests[shard] = self._now() + AGAIN_SECONDS
+            log.warning("shard %d is not split now: %s", shard, error)
 
     def _now(self) -> float:
         return self._clock.monotonic_ns() / 1e9
@@ -86,6 +100,25 @@ class Splitting:
             if replica.size_bytes > self._size_max and not (here is not None and here.tidying):
                 return participant
         return None
+
+    def _too_busy(self) -> tuple[Participant, bytes] | None:
+        """A shard elsewhere that is asked too much for a while, and where its requests halve."""
+        now, found = self._now(), None
+        busy: dict[ShardId, int] = {}
+        for participant in self._store.participants:
+            if participant.remote is None:
+                continue
+            shard, sample = participant.replica.id, participant.remote.load.look(now)
+            if not self._load_max or participant.load <= self._load_max:
+                continue
+            busy[shard] = self._busy.get(shard, 0) + 1
+            if found is None and busy[shard] >= BUSY_LOOKS and self._rests.get(shard, 0.0) <= now:
+                span = participant.descriptor.span
+                at = halving(sample, span.start, span.end)
+                if at is not None:
+                    found = participant, at
+        self._busy = busy
+        return found
 
     async def _relieve(self, participant: Participant) -> None:
         leader, shard = self._leader(participant), participant.replica.id

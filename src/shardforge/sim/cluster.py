@@ -57,10 +57,11 @@ PIECE_BYTES = 512
 GC_RETENTION_SECONDS = 2
 MAX_STALENESS_MS = 1500
 SHARD_BYTES_MAX = 1 << 30
+"""So much that a shard splits only when it is told to."""
+SHARD_LOAD_MAX = 0.0
 SLACK_BYTES = 500
 """Nodes may differ by so little: replicas move now and then."""
 MOVES_MAX = 2
-"""So much that a shard splits only when it is told to."""
 
 
 def _config(*, asynchronous: bool) -> Config:
@@ -349,6 +350,7 @@ class SimNode:
                 self.clock,
                 self._cutting,
                 SHARD_BYTES_MAX,
+                SHARD_LOAD_MAX,
                 governing.event,
                 governing.rest,
             )

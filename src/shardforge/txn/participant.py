@@ -124,6 +124,11 @@ class Participant:
         return self.replica.descriptor
 
     @property
+    def load(self) -> float:
+        """Requests a second that go to another node."""
+        return 0.0 if self.remote is None else self.remote.load.rate
+
+    @property
     def term(self) -> int:
         """The term in which locks and marks are held, elsewhere the tenure; 0 while nothing is served (rule R6)."""
         if self.closed:

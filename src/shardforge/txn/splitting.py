@@ -32,6 +32,8 @@ So writes hardly wait where commits are small, and where one large commit follow
 """
 POLL_SECONDS = 0.001
 RETRY_SECONDS = 0.1
+BEGIN_SECONDS = 2.0
+"""How long commits wait for the tenure to begin in a new shard elsewhere; later they are refused, with 57P03."""
 
 Cut = Callable[[int], Awaitable[ShardDescriptor]]
 """Asks the leader to cut, the epoch being given: what the shard is then. Raises DatabaseError: that is not known."""
@@ -70,6 +72,7 @@ async def split(
             _, high = before.span.divide(at)
             participant.remote.descriptor = after
             store.admit(shard, ShardDescriptor(child, high, after.epoch))
+            await _begun(clock, participant_of(coordinator, child))
 
 
 async def _cut_for_sure(
@@ -90,6 +93,13 @@ async def _cut_for_sure(
         if not store.stands:
             _refuse(f"shard {shard} may be split, by the time that another node serves")
         await clock.sleep(RETRY_SECONDS)
+
+
+async def _begun(clock: Clock, child: Participant) -> None:
+    """Return when commits may be in the new shard; after a while in any case, for it is there."""
+    until = clock.monotonic_ns() + int(BEGIN_SECONDS * 1e9)
+    while not (child.term or child.closed) and clock.monotonic_ns() < until:
+        await clock.sleep(POLL_SECONDS)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -41,6 +41,7 @@ from shardforge.shard.remote.calls import (
     VersionsIn,
     Where,
 )
+from shardforge.shard.remote.load import Load
 from shardforge.shard.remote.stream import Stream
 from shardforge.storage.engine import Engine
 from shardforge.storage.newest_cache import CacheMemory, Entry, NewestCache
@@ -99,6 +100,7 @@ class RemoteReplica:
         self.members = ConfState(voters=tuple(descriptor.voters))
         self.size_bytes = 0
         """As of its leader's last report."""
+        self.load = Load(descriptor.id)
         self.prepared: Prepared = nothing_prepared
         self._with = neighbours
         self.closed = False
@@ -185,6 +187,7 @@ class RemoteReplica:
     ) -> None:
         """Order a command. `stored` is never called: a leader elsewhere tells only what a majority has."""
         assert not isinstance(command, Split), "its leader splits a shard"
+        self.load.ordered(command)
         self._stream.propose(command, done)  # type: ignore[arg-type]
 
     def defer(self, command: Command, done: Done) -> None:
@@ -270,6 +273,8 @@ class RemoteReplica:
 
     async def read(self, keys: Sequence[bytes], timestamp: Timestamp) -> Sequence[Entry]:
         """The newest version of each key at or before a timestamp."""
+        for key in keys:
+            self.load.asked(key)
         answer = await self._read(lambda head: ReadKeys(head, keys, timestamp))
         assert isinstance(answer, Found), answer
         return answer.versions
@@ -283,6 +288,8 @@ class RemoteReplica:
         reverse: bool,
     ) -> Scanned:
         """A page of rows."""
+        for start, _ in spans:
+            self.load.asked(start)
         answer = await self._read(lambda head: ScanSpans(head, spans, timestamp, reverse, rows_max))
         assert isinstance(answer, Scanned), answer
         return answer
