@@ -74,7 +74,8 @@ class Splitting:
                 continue
             busy = self._too_busy()
             if busy is not None:
-                await self._try(busy[0], self._split(*busy))
+                why = f" for its load, {busy[0].load:.0f} requests a second"
+                await self._try(busy[0], self._split(*busy, why=why))
             await self._clock.sleep(ROUND_SECONDS)
 
     async def _try(self, participant: Participant, work: Awaitable[object]) -> None:
@@ -148,7 +149,9 @@ class Splitting:
             raise ConsensusError(f"shard {participant.replica.id} has no leader", hint="Try again.")
         return leader
 
-    async def _split(self, participant: Participant, at: bytes, *, sticky: bool = False) -> ShardId:
+    async def _split(
+        self, participant: Participant, at: bytes, *, sticky: bool = False, why: str = ""
+    ) -> ShardId:
         shard = participant.replica.id
         async with self._store.reshaping:
             self._store.check_settled(shard)
@@ -175,7 +178,7 @@ class Splitting:
                     await self._store.forget_row(child)
                 raise
             took = (self._clock.monotonic_ns() - began) / 1e6
-            self._event(f"shard {shard} is split: shard {child} begins at {at.hex()}")
+            self._event(f"shard {shard} is split{why}: shard {child} begins at {at.hex()}")
             self._rest(shard, child)
             log.info("shard %d: writes stood still for %.1f ms at most", shard, took)
             await self._store.write_rows([
