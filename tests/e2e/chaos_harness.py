@@ -2,8 +2,9 @@
 
     python -m tests.e2e.chaos_harness [--nodes 3] [--rounds 50] [--seed 1] [--only replace]
 
-Clients insert, count and move money between accounts of several shards; `load` says what is checked. A node that was
-paused believes for a moment that it still leads: what it answers then must not be of the past.
+Clients insert, count, move money between accounts of several shards, and append to lists; `load` and `lists` say what
+is checked. A node that was paused believes for a moment that it still leads: what it answers then must not be of the
+past.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def run(
     try:
         cluster.grow(nodes)
         chaos = Chaos(cluster, network, choice)
-        with load(cluster, writers=2, readers=1, movers=2) as clients:
+        with load(cluster, writers=2, readers=1, movers=2, appenders=3) as clients:
             for number in range(1, rounds + 1):
                 what = choice.choice(sorted(kind for kind in chaos.kinds if only in kind))
                 chaos.kinds[what]()
@@ -157,7 +158,9 @@ def run(
             clients.end()
             cluster.settle()
             clients.check()
-            print(f"nothing wrong; clients were told {dict(clients.told)}")
+            transactions = sum(len(one.transactions) for one in clients.appenders)
+            print(f"nothing wrong with {transactions} transactions over lists and all else;"
+                  f" clients were told {dict(clients.told)}")  # fmt: skip
     finally:
         cluster.kill()
 

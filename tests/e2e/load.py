@@ -6,6 +6,7 @@ was begun after an acknowledgement has to include it. Only errors that tell a cl
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -17,54 +18,14 @@ from typing import TypeVar
 
 import psycopg
 
+from tests.e2e import lists
+from tests.e2e.client import RETRIABLE, Client, Connection
 from tests.e2e.clusters import ClusterProcesses
 
-RETRIABLE = {"40001", "40003", "40P01", "57P01", "57P03", "no answer"}
-"""What a client may be told; "no answer": the connection broke, or could not be made."""
 ACCOUNTS = 20
 INSIST_SECONDS_MAX = 60.0
 
-Connection = psycopg.Connection[tuple[object, ...]]
 T = TypeVar("T")
-
-
-@dataclass
-class Client:
-    """One thread."""
-
-    number: int
-    dsn: str
-    stop: threading.Event
-    told: Counter[str] = field(default_factory=Counter)
-    """SQLSTATEs, and how often each came."""
-    wrong: list[str] = field(default_factory=list)
-    last: float = 0.0
-    """When the last statement succeeded, by time.monotonic()."""
-    longest: float = 0.0
-    """The longest time between two that did."""
-
-    def run(self) -> None:
-        """Work until told to stop, over a new connection whenever the last one failed."""
-        while not self.stop.is_set():
-            try:
-                with psycopg.connect(self.dsn, autocommit=True) as connection:
-                    while not self.stop.is_set():
-                        self.step(connection)
-                        now = time.monotonic()
-                        self.longest = max(self.longest, now - (self.last or now))
-                        self.last = now
-            except psycopg.Error as error:
-                state = error.sqlstate or (
-                    "no answer" if isinstance(error, psycopg.OperationalError) else repr(error)
-                )
-                self.told[state] += 1
-                if state not in RETRIABLE:
-                    self.wrong.append(f"{state}: {error}")
-                time.sleep(0.02)
-
-    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
-        """One statement."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -75,7 +36,7 @@ class Writer(Client):
     unknown: set[int] = field(default_factory=set)
     value: int = 0
 
-    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    def step(self, connection: Connection) -> None:
         """Insert the next number."""
         self.value += 1
         self.unknown.add(self.value)
@@ -92,7 +53,7 @@ class Reader(Client):
 
     writers: Sequence[Writer] = ()
 
-    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    def step(self, connection: Connection) -> None:
         """One count: no acknowledgement before it may be missing."""
         before = sum(len(writer.acknowledged) for writer in self.writers)
         row = connection.execute("SELECT count(*) FROM kept").fetchone()
@@ -107,7 +68,7 @@ class Mover(Client):
 
     random: random.Random = field(default_factory=lambda: random.Random(1))
 
-    def step(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    def step(self, connection: Connection) -> None:
         """One transfer, and one look at all accounts."""
         one, other = self.random.sample(range(ACCOUNTS), 2)
         with connection.transaction():
@@ -142,12 +103,15 @@ def _prepare(connection: Connection) -> None:
         "INSERT INTO account SELECT g, 0 FROM generate_series(0, %s) g ON CONFLICT DO NOTHING",
         (ACCOUNTS - 1,),
     )
+    lists.prepare(connection)
 
 
 class Load:
     """The clients. Made by `load`."""
 
-    def __init__(self, cluster: ClusterProcesses, writers: int, readers: int, movers: int) -> None:
+    def __init__(
+        self, cluster: ClusterProcesses, writers: int, readers: int, movers: int, appenders: int
+    ) -> None:
         self._cluster = cluster
         self._stop = threading.Event()
         insist(cluster, _prepare)
@@ -159,6 +123,11 @@ class Load:
         self.movers = [
             Mover(number, dsn, self._stop, random=random.Random(number)) for number in range(movers)
         ]
+        values = itertools.count(1)
+        self.appenders = [
+            lists.Appender(number, dsn, self._stop, random=random.Random(number), values=values)
+            for number in range(appenders)
+        ]
         self._threads = [
             threading.Thread(target=client.run, daemon=True) for client in self.clients
         ]
@@ -168,7 +137,7 @@ class Load:
     @property
     def clients(self) -> list[Client]:
         """All of them."""
-        return [*self.writers, *self.readers, *self.movers]
+        return [*self.writers, *self.readers, *self.movers, *self.appenders]
 
     @property
     def told(self) -> Counter[str]:
@@ -219,14 +188,21 @@ class Load:
             assert not lost, f"writer {writer.number}: acknowledged and lost: {sorted(lost)[:5]}"  # type: ignore[type-var]
             made_up = found - set(writer.acknowledged) - writer.unknown
             assert not made_up, f"writer {writer.number}: refused and there: {made_up}"
+        wrong = insist(self._cluster, lambda connection: lists.wrong(self.appenders, connection))
+        assert not wrong, wrong[:3]
 
 
 @contextmanager
 def load(
-    cluster: ClusterProcesses, *, writers: int = 2, readers: int = 1, movers: int = 0
+    cluster: ClusterProcesses,
+    *,
+    writers: int = 2,
+    readers: int = 1,
+    movers: int = 0,
+    appenders: int = 0,
 ) -> Iterator[Load]:
     """Clients of a running cluster; stopped at the end."""
-    clients = Load(cluster, writers, readers, movers)
+    clients = Load(cluster, writers, readers, movers, appenders)
     try:
         yield clients
     finally:

@@ -72,7 +72,7 @@ def test_a_minority_reads_only_and_comes_back_by_itself(
     cluster: ClusterProcesses, network: Network
 ) -> None:
     cluster.grow(3)
-    with load(cluster) as clients:
+    with load(cluster, movers=1, appenders=2) as clients:
         for led in (True, False):  # the serving node is cut off, and then another
             clients.go_on()
             serving = cluster.serving()
