@@ -36,7 +36,7 @@ COMPILED: Final = {
     "sql.types": ("integers",),
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec", "wal", "wal_format", "wal_index"),
     "txn": (
-        "commit", "coordinator", "deadlock", "following", "garbage", "lease", "locks", "oracle", "participant",
+        "commit", "coordinator", "deadlock", "followed", "following", "garbage", "lease", "locks", "oracle", "participant",
         "snapshots", "standby", "timestamps", "transaction", "waits",
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from shardforge.errors import ConsensusError, DatabaseError
-from shardforge.ids import NodeId
+from shardforge.ids import NodeId, Timestamp
 from shardforge.node import Founding, Node
 from shardforge.testing.network import Fabric
 from shardforge.txn.closed import closed_now
@@ -139,6 +139,14 @@ def test_a_minority_reads_the_past_and_writes_nothing(monkeypatch):
             with pytest.raises(DatabaseError) as refused:
                 await run(past, sql)
             assert refused.value.sqlstate == "25006"
+        for (
+            replica
+        ) in host.replicas:  # as when the node is back, and what was removed meanwhile arrives
+            replica.kept_from = Timestamp(closed.timestamp + 1)
+        for sql in ("SELECT count(*) FROM t", "SELECT a FROM t WHERE a = 7"):
+            with pytest.raises(DatabaseError) as gone:
+                await run(past, sql)
+            assert gone.value.sqlstate == "72000"
         three.fabric.cut.clear()
         await until(lambda: cut.instance is None or not cut.instance.standby)
         serving = await three.serving()

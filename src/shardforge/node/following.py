@@ -23,8 +23,9 @@ from shardforge.sql.catalog.following import FollowerCatalog
 from shardforge.sql.session.instance import FOLLOWER_PROCESS_IDS, Instance, PlanCache
 from shardforge.telemetry import Telemetry
 from shardforge.txn.closed import Closed, ClosedTimestamps, closed_now
+from shardforge.txn.followed import holds_all
 from shardforge.txn.following import FollowerStore
-from shardforge.txn.standby import StandbyStore, holds_all
+from shardforge.txn.standby import StandbyStore
 from shardforge.txn.store import Store
 
 CLOSED = "closed"

@@ -6,59 +6,14 @@ timestamp, and no lease is asked, because the timestamp says how old the answers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from shardforge.errors import ConsensusError, TransactionError
-from shardforge.ids import INFINITY, NodeId, ShardId, Timestamp
-from shardforge.shard.application import Prepared, nothing_prepared
-from shardforge.shard.command import Command, Outcome
-from shardforge.shard.descriptor import ShardDescriptor
+from shardforge.errors import TransactionError
+from shardforge.ids import INFINITY, NodeId, Timestamp
 from shardforge.shard.host import Host
-from shardforge.shard.proposals import Done
-from shardforge.shard.replica import Replica
-from shardforge.shard.router import Router
-from shardforge.storage import mvcc
-from shardforge.storage.newest_cache import CacheMemory, Entry, NewestCache
+from shardforge.storage.newest_cache import Entry
 from shardforge.txn.coordinator import Coordinator
-from shardforge.txn.locks import LockTable
-from shardforge.txn.participant import Participant
-from shardforge.txn.shardmap import load_rows, sticky_of
+from shardforge.txn.followed import FollowedShard, PastStore
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import Isolation, Transaction
-
-CACHE_BYTES = 4 << 20
-
-
-def holds_all(host: Host) -> bool:
-    """Whether every key's shard has a replica here, with a state in it."""
-    return host.whole and all(replica.applied for replica in host.live)
-
-
-class FrozenReplica:
-    """A replica as its readers at one timestamp see it: nothing is under way, and nothing is taken."""
-
-    def __init__(self, replica: Replica) -> None:
-        self.id = replica.id
-        self.descriptor: ShardDescriptor = replica.descriptor
-        self.engine = replica.engine
-        self.cache = NewestCache(CacheMemory(CACHE_BYTES))
-        self.prepared: Prepared = nothing_prepared
-        self.lead: NodeId | None = None
-        self.members = replica.members
-        self.size_bytes = replica.size_bytes
-        self.serving_term = 1
-        self.index = replica.applied
-        self.failure: Exception | None = None
-
-    def propose(
-        self, command: Command, done: Done, stored: Callable[[], None] | None = None
-    ) -> None:
-        """Refuse."""
-        done(Outcome.REFUSED)
-
-    def defer(self, command: Command, done: Done) -> None:
-        """Refuse."""
-        done(Outcome.REFUSED)
 
 
 class FixedOracle:
@@ -115,56 +70,24 @@ class StandbyCoordinator(Coordinator):
 
     async def read_latest(self, key: bytes) -> bytes | None:
         """The value as of the timestamp."""
-        return mvcc.read(self.router.shard_of(key).replica.engine, key, self.oracle.last)
+        return self._entry(key)[1]
+
+    def _entry(self, key: bytes) -> Entry:
+        shard = self.router.shard_of(key)
+        assert isinstance(shard, FollowedShard), "the router has no others"
+        return shard.entry_at(key, self.oracle.last)
 
     async def commit(self, transaction: Transaction) -> None:
         """Refuse what writes."""
         raise TransactionError("cannot write in a read-only transaction", "25006")
 
 
-class StandbyStore:
-    """Every shard as of one timestamp."""
+class StandbyStore(PastStore):
+    """Every shard as of one timestamp. Who reads what was removed since, because the node came back, is refused."""
 
     def __init__(self, host: Host, node: NodeId, timestamp: Timestamp) -> None:
+        super().__init__(host, node)
         self.timestamp = timestamp
-        if not holds_all(host):
-            raise ConsensusError(f"node {node} does not hold all shards")
-        self._host = host
-        self._locks = LockTable()
-        router = Router([Participant(FrozenReplica(replica), self._locks) for replica in host.live])
-        self._router = router
-        host.listen_to_splits(self._on_split)
-        host.listen_to_merges(self._on_merge)
         self.coordinator = StandbyCoordinator(
-            node, router, FixedOracle(timestamp), Snapshots(), NoGarbage(), NoLease()
+            node, self.router, FixedOracle(timestamp), Snapshots(), NoGarbage(), NoLease()
         )
-
-    @property
-    def sticky(self) -> set[ShardId]:
-        """The shards that begin where somebody wanted it, as far as it is written down here."""
-        return sticky_of(load_rows(self._host.meta.engine).values())
-
-    def metrics(self) -> dict[str, int | float | dict[ShardId, int]]:
-        """Figures for monitoring."""
-        return {"transactions_active": self.coordinator.active}
-
-    def _on_split(self, _parent: Replica, child: Replica) -> None:
-        """What was found in the parent so far is the child's from here on, as of every timestamp of the past."""
-        self._reroute([*self._router.shards, Participant(FrozenReplica(child), self._locks)])
-
-    def _on_merge(self, _replica: Replica) -> None:
-        """What was found in a shard so far is found in the one before it as well."""
-        live = {replica.id for replica in self._host.live}
-        self._reroute([one for one in self._router.shards if one.replica.id in live])
-
-    def _reroute(self, shards: Sequence[Participant]) -> None:
-        for participant in shards:
-            replica = self._host.find(participant.replica.id)
-            if replica is not None:
-                participant.replica.descriptor = replica.descriptor
-        self._router.replace(shards)
-
-    async def end(self) -> None:
-        """Stop to follow the shards."""
-        self._host.unlisten_to_splits(self._on_split)
-        self._host.unlisten_to_merges(self._on_merge)

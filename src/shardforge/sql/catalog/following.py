@@ -16,7 +16,8 @@ from shardforge.sql.catalog.snapshot import KIND_OF, Descriptor
 from shardforge.sql.catalog.store import CatalogStore
 from shardforge.sql.catalog.virtual import virtual_tables
 from shardforge.storage import mvcc
-from shardforge.txn.following import FollowedShard, FollowerStore
+from shardforge.txn.followed import FollowedShard
+from shardforge.txn.following import FollowerStore
 
 _START = codec.CATALOG_PREFIX
 _END = prefix_end(_START)
