@@ -36,8 +36,8 @@ COMPILED: Final = {
     "sql.types": ("integers",),
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec", "wal", "wal_format", "wal_index"),
     "txn": (
-        "commit", "coordinator", "deadlock", "followed", "following", "garbage", "lease", "locks", "oracle", "participant",
-        "snapshots", "standby", "timestamps", "transaction", "waits",
+        "commit", "coordinator", "deadlock", "followed", "following", "garbage", "lease", "locks", "oracle",
+        "participant", "snapshots", "standby", "timestamps", "transaction", "waits",
     ),
 }  # fmt: skip
 """What is compiled, by package: where the time of point reads and small writes goes."""
