@@ -201,6 +201,10 @@ class RaftConfig:
         100_000, _integer(1000, 10**9), "an integer from 1000 to 1000000000, not below snapshot_interval_entries",
         "A shard's log is cut to what was not flushed yet once it holds more entries than this.",
     )  # fmt: skip
+    max_snapshot_rate: int = key(
+        64 * MIB, _size(4 * MIB), 'a size like "64MB", 4MB or more',
+        "How much a node takes a second, on the average, of what is copied to it when replicas move or are behind.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.counters import SnapshotCounters
+from shardforge.shard.pace import Pace
 from shardforge.shard.snapshot import METHOD, Pull, encode_pull, unpack_piece
 from shardforge.storage.engine import Engine
 
@@ -19,8 +20,15 @@ class Fetch:
     """Pulls snapshots for the replicas of one node."""
 
     def __init__(
-        self, network: Network, blocking: Blocking, clock: Clock, counters: SnapshotCounters
+        self,
+        network: Network,
+        blocking: Blocking,
+        clock: Clock,
+        counters: SnapshotCounters,
+        pace: Pace,
     ) -> None:
+        """`pace`: of all of them together."""
+        self._pace = pace
         self._counters = counters
         self._network = network
         self._blocking = blocking
@@ -46,12 +54,17 @@ class Fetch:
     async def _piece(self, node: NodeId, pull: Pull) -> tuple[list[tuple[bytes, bytes]], bool]:
         body = encode_pull(pull)
         for attempt in range(ATTEMPTS):
+            await self._clock.sleep(self._pace.wait(self._now()))
             try:
                 answer = await self._network.call(node, METHOD, body, TIMEOUT_SECONDS)
                 self._counters.received_bytes += len(answer)
+                self._pace.took(len(answer), self._now())
                 return unpack_piece(answer)
             except DatabaseError as error:
                 if error.sqlstate == "55000" or attempt + 1 == ATTEMPTS:
                     raise
                 await self._clock.sleep(PAUSE_SECONDS)
         raise AssertionError("the last attempt returns or raises")
+
+    def _now(self) -> float:
+        return self._clock.monotonic_ns() / 1e9

@@ -19,6 +19,7 @@ from shardforge.shard.counters import SnapshotCounters
 from shardforge.shard.descriptor import ShardDescriptor, tiles
 from shardforge.shard.fetch import Fetch
 from shardforge.shard.files import Forked, ShardFiles
+from shardforge.shard.pace import Pace
 from shardforge.shard.peers import Outbox, decode_frame
 from shardforge.shard.replica import Replica
 from shardforge.shard.rest import Rest
@@ -78,8 +79,9 @@ class Host:
         self._timing = options.timing
         self._with = Surroundings(
             node, clock, blocking, options, self.counters, Outbox(network),
-            Fetch(network, blocking, clock, self.snapshots), randomness, on_failure, self._changed,
-            self._divided, self._merged, self._keeps_logs, CacheMemory(options.cache_bytes),
+            Fetch(network, blocking, clock, self.snapshots, Pace(options.snapshot_rate)), randomness,
+            on_failure, self._changed, self._divided, self._merged, self._keeps_logs,
+            CacheMemory(options.cache_bytes),
         )  # fmt: skip
         network.on_frame(self._on_frame)
         network.on_call(METHOD, self._on_pull)

@@ -30,6 +30,8 @@ class ReplicaOptions(NamedTuple):
     timing: Timing = Timing(25, 18, 2)
     piece_bytes: int = PIECE_BYTES
     """About how much of a snapshot is sent at a time."""
+    snapshot_rate: float = 64 * 1024 * 1024
+    """Bytes a second that a node takes of snapshots, of all replicas together."""
 
 
 class LogCounters:

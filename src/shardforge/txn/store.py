@@ -451,6 +451,7 @@ def replica_options(config: Config) -> ReplicaOptions:
         raft.max_log_entries,
         newest_cache_bytes(config),
         Timing.of(raft.election_timeout_ms, raft.heartbeat_interval_ms),
+        snapshot_rate=raft.max_snapshot_rate,
     )
 
 
