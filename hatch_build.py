@@ -37,7 +37,7 @@ COMPILED: Final = {
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec", "wal", "wal_format", "wal_index"),
     "txn": (
         "commit", "coordinator", "deadlock", "followed", "following", "garbage", "lease", "locks", "oracle",
-        "participant", "snapshots", "standby", "timestamps", "transaction", "waits",
+        "participant", "snapshots", "standby", "timestamps", "transaction", "waits", "writes",
     ),
 }  # fmt: skip
 """What is compiled, by package: where the time of point reads and small writes goes."""

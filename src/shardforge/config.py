@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shardforge.errors import QueryError
+from shardforge.machine import memory_bytes
 
 MIB = 1024 * 1024
 LOCALITY_MAX = 256
@@ -105,6 +106,13 @@ def _choice(*options: str) -> Callable[[Any], str]:
 def _size(low: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         return size_in_bytes(value, low)
+
+    return check
+
+
+def _size_or_none(low: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        return 0 if value in (0, "0") and not isinstance(value, bool) else size_in_bytes(value, low)
 
     return check
 
@@ -336,6 +344,15 @@ class SqlConfig:
         'a size like "256MB", 1MB or more',
         "What one statement may hold in memory (53200).",
     )
+    transaction_memory: int = key(
+        0, _size_or_none(16 * MIB), 'a size like "2GB", 16MB or more, or 0',
+        "What the uncommitted writes of all sessions may hold in memory together (53200); 0: half of the machine's.",
+    )  # fmt: skip
+
+    @property
+    def transaction_bytes(self) -> int:
+        """`transaction_memory`, or what it stands for."""
+        return self.transaction_memory or memory_bytes() // 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from shardforge.txn.reads import read_settled, wait_for
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.transaction import LOCKS_A_TURN, Isolation, Locked, Transaction, WaitPolicy
 from shardforge.txn.waits import LockWaits
+from shardforge.txn.writes import WriteMemory
 
 __all__ = [
     "Coordinator",
@@ -109,8 +110,13 @@ class Coordinator:
         lease: ReadLease,
         *,
         asynchronous: bool = False,
+        memory: WriteMemory | None = None,
     ) -> None:
-        """`asynchronous`: commits are answered when the leader has them, before a majority does."""
+        """`asynchronous`: commits are answered when the leader has them, before a majority does.
+
+        `memory`: of uncommitted writes; None where nothing is written.
+        """
+        self.memory = memory or WriteMemory(0)
         self.asynchronous = asynchronous
         self._lease_held = lease.held
         self._lease = lease
@@ -240,6 +246,7 @@ class Coordinator:
     def finish(self, transaction: Transaction) -> None:
         """Release the transaction's locks and its snapshot."""
         self.active -= 1
+        transaction.writes.forget()
         self.committing.discard(transaction.id)
         if transaction.snapshot:
             self.snapshots.unpin(transaction.snapshot)

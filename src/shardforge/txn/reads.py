@@ -1,6 +1,6 @@
 """Reading a transaction's view: a snapshot of the shards, with its own writes on top.
 
-`WriteBuffer` is what the transaction will write; `scan_span` merges it, and what is committed but not yet
+`scan_span` merges its writes, and what is committed but not yet
 resolved, into the engine's versions; `ReadSet` remembers what a serializable transaction has seen, absent
 keys included, for rule R3.
 """
@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
-
-from sortedcontainers import SortedList
 
 from shardforge.errors import ConsensusError
 from shardforge.ids import INFINITY, Timestamp
@@ -43,57 +41,6 @@ class ReadSet:
         span = [end, end] if reverse else [start, start]
         self.spans.append(span)
         return span
-
-
-class WriteBuffer:
-    """The writes of a transaction, with an undo log for savepoints."""
-
-    __slots__ = ("_ordered", "_undo", "values")
-
-    def __init__(self) -> None:
-        self.values: dict[bytes, bytes | None] = {}
-        self._undo: list[tuple[bytes, bool, bytes | None]] | None = None
-        self._ordered: SortedList | None = None
-
-    def set(self, key: bytes, value: bytes | None) -> None:
-        """Buffer a write; None deletes."""
-        values = self.values
-        if self._undo is not None:
-            self._undo.append((key, key in values, values.get(key)))
-        if self._ordered is not None and key not in values:
-            self._ordered.add(key)
-        values[key] = value
-
-    def position(self) -> int:
-        """A point to come back to; the undo log is kept from the first one on."""
-        if self._undo is None:
-            self._undo = []
-        return len(self._undo)
-
-    def undo_to(self, position: int) -> None:
-        """Take back every write made after `position`."""
-        undo = self._undo or []
-        while len(undo) > position:
-            key, existed, value = undo.pop()
-            if existed:
-                self.values[key] = value
-            else:
-                del self.values[key]
-                if self._ordered is not None:
-                    self._ordered.remove(key)
-
-    def forget_undo(self) -> None:
-        """No point to come back to is left."""
-        self._undo = None
-
-    def in_span(self, start: bytes, end: bytes) -> Mapping[bytes, bytes | None]:
-        """The writes on keys of [start, end)."""
-        if not self.values:
-            return {}
-        if self._ordered is None:
-            self._ordered = SortedList(self.values)
-        values = self.values
-        return {key: values[key] for key in self._ordered.irange(start, end, (True, False))}
 
 
 async def settled(

@@ -56,6 +56,7 @@ from shardforge.txn.shardmap import (
     sticky_of,
 )
 from shardforge.txn.snapshots import Snapshots
+from shardforge.txn.writes import WriteMemory
 
 Metrics = dict[str, int]
 
@@ -90,6 +91,7 @@ class Store:
         neighbours: NeighboursOf | None,
         *,
         asynchronous: bool,
+        transaction_memory: int,
     ) -> None:
         """`begun`: the shards that were led here when the tenure began in them.
 
@@ -111,7 +113,7 @@ class Store:
         )
         self.coordinator = Coordinator(
             host.node, self.router, self.oracle, self.snapshots, self.garbage, self.lease,
-            asynchronous=asynchronous,
+            asynchronous=asynchronous, memory=WriteMemory(transaction_memory),
         )  # fmt: skip
         self.resolver = Resolver(self.router, self.coordinator.committing)
         self.reshaping = asyncio.Lock()
@@ -536,6 +538,7 @@ async def store_of(
         host, tenure, shards, [one.id for one in led if one.id not in doubtful], clock, blocking,
         config.storage.gc_retention_sec * 1_000_000, neighbours,
         asynchronous=config.replication.async_replication,
+        transaction_memory=config.sql.transaction_bytes,
     )  # fmt: skip
     store.rows = rows
     try:

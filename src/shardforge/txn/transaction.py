@@ -23,12 +23,12 @@ from shardforge.txn.participant import Participant
 from shardforge.txn.reads import (
     Chunk,
     ReadSet,
-    WriteBuffer,
     begun,
     newest_settled,
     read_settled,
 )
 from shardforge.txn.spans import scan, scan_spans
+from shardforge.txn.writes import WriteBuffer
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
@@ -116,7 +116,7 @@ class Transaction:
         """The read timestamp; 0 until the next read draws one."""
         self.floor = Timestamp(0)
         """The latest read timestamp so far (rule R1)."""
-        self.writes = WriteBuffer()
+        self.writes = WriteBuffer(coordinator.memory)
         self.locks: dict[bytes, HeldLock] = {}
         self.reads = ReadSet() if isolation is Isolation.SERIALIZABLE and not read_only else None
         self.undecided = False
