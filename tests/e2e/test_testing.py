@@ -71,6 +71,26 @@ def test_a_killed_node_comes_back(made: Cluster) -> None:
     assert all(values(made.node_dsn(node))[:2] == [1, 2] for node in made.nodes)
 
 
+def test_nodes_that_were_all_stopped_or_killed_come_back_with_everything() -> None:
+    with cluster(nodes=3) as running:
+        with psycopg.connect(running.dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE t (a int PRIMARY KEY)")
+        for number, end in enumerate((running.stop, running.kill)):
+            insert(running.dsn, number)
+            nodes = running.nodes
+            for node in nodes:
+                end(node)
+            for node in nodes:
+                running.restart(node)
+            assert running.serving
+            insert(running.dsn, 10 + number)
+            with psycopg.connect(running.dsn) as connection:
+                found = connection.execute("SELECT a FROM t ORDER BY a").fetchall()
+            assert [row[0] for row in found] == sorted(
+                [*range(number + 1), *range(10, 11 + number)]
+            )
+
+
 def test_a_partition_is_survived_by_the_majority_and_declared_by_the_minority(
     made: Cluster,
 ) -> None:

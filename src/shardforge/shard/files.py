@@ -64,7 +64,11 @@ class MemoryFiles:
         self._shelf = {} if shelf is None else shelf
 
     def open(self) -> tuple[Engine, ShardLog]:
-        """The engine and the log."""
+        """The engine and the log, as they were left."""
+        if self.engine.closed:
+            self.engine = self.engine.crash(
+                self.engine.unflushed_count
+            )  # closed in order: nothing is lost
         return self.engine, self.log
 
     def stage(self) -> Engine:

@@ -94,6 +94,11 @@ class MemoryEngine:
         self._snapshots: weakref.WeakSet[MemorySnapshot] = weakref.WeakSet()
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is not to be used any more."""
+        return self._closed
+
     def _check_open(self) -> None:
         if self._closed:
             raise EngineClosedError
@@ -213,7 +218,7 @@ class MemoryEngine:
         }
 
     def close(self) -> None:
-        """Drop every pair."""
+        """Drop every pair that no restart needs."""
         self._closed = True
         self.pairs = SortedDict()
 
