@@ -34,18 +34,35 @@ def test_a_small_transaction_asks_nobody() -> None:
 
 
 def test_what_is_too_much_is_refused_and_given_back() -> None:
-    memory = WriteMemory(2 * GRANT_BYTES)
+    memory = WriteMemory(4 * GRANT_BYTES)
     one, other = WriteBuffer(memory), WriteBuffer(memory)
     one.set(b"a", bytes(GRANT_BYTES))
     other.set(b"b", bytes(GRANT_BYTES))
     with pytest.raises(QueryError) as caught:
-        one.set(b"c", bytes(GRANT_BYTES))
+        one.set(b"c", bytes(2 * GRANT_BYTES))
     assert caught.value.sqlstate == "53200"
     assert "sql.transaction_memory" in caught.value.hint
     other.forget()
     one.set(b"c", bytes(GRANT_BYTES // 2))
     one.forget()
     assert memory.used == 0
+
+
+def test_large_values_count_whole_and_what_is_written_again_counts_once() -> None:
+    memory = WriteMemory(64 * GRANT_BYTES)
+    buffer = WriteBuffer(memory)
+    buffer.set(b"large", bytes(32 * GRANT_BYTES))
+    assert memory.used >= 32 * GRANT_BYTES - FREE_BYTES
+    before = memory.used
+    for _ in range(100):
+        buffer.set(b"large", bytes(32 * GRANT_BYTES))
+    assert memory.used == before
+    buffer.set(b"large", None)
+    buffer.set(b"other", bytes(16 * GRANT_BYTES))
+    assert memory.used == before
+    buffer.position()  # what a savepoint may bring back is kept
+    buffer.set(b"other", bytes(30 * GRANT_BYTES))
+    assert memory.used > before
 
 
 def test_a_statement_that_writes_too_much_fails_and_others_go_on() -> None:

@@ -14,6 +14,7 @@ WRITE_BYTES: Final = 850
 FREE_BYTES: Final = 1 << 16
 """A transaction takes so much without asking."""
 GRANT_BYTES: Final = 1 << 20
+"""So much it takes at a time, beyond what it needs."""
 
 
 class WriteMemory:
@@ -56,11 +57,19 @@ class WriteBuffer:
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """Buffer a write; None deletes. Raises QueryError 53200."""
-        self._size += WRITE_BYTES + len(key) + (0 if value is None else len(value))
-        if self._size > self._granted:
-            self._memory.take(GRANT_BYTES)
-            self._granted += GRANT_BYTES
         values = self.values
+        size = 0 if value is None else len(value)
+        if self._undo is not None or key not in values:
+            size += WRITE_BYTES + len(key)
+        else:
+            before = values[key]
+            size -= 0 if before is None else len(before)
+        size += self._size
+        if size > self._granted:
+            missing = size - self._granted
+            self._memory.take(missing + GRANT_BYTES)
+            self._granted += missing + GRANT_BYTES
+        self._size = size
         if self._undo is not None:
             self._undo.append((key, key in values, values.get(key)))
         if self._ordered is not None and key not in values:
