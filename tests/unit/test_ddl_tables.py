@@ -206,6 +206,20 @@ def test_dropped_columns_keep_their_number_and_rename_reaches_the_descriptor():
     on_bench(test)
 
 
+def test_a_foreign_key_holds_the_types_of_its_own_columns_only():
+    async def test(bench: Bench) -> None:
+        await bench.run("CREATE TABLE t (a int PRIMARY KEY, born date, note varchar(9))")
+        await bench.run("CREATE TABLE u (a int REFERENCES t, seen date)")
+        await bench.run("ALTER TABLE t ALTER born TYPE timestamptz, ALTER note TYPE text")
+        await bench.run("ALTER TABLE u ALTER seen TYPE timestamp")
+        for change in ("t ALTER a TYPE text", "u ALTER a TYPE text"):
+            assert (await bench.fails(f"ALTER TABLE {change}"))[:2] == (
+                "0A000", 'changing the type of column "a" used in a foreign key is not supported',
+            )  # fmt: skip
+
+    on_bench(test)
+
+
 def test_identity_sequences_are_part_of_their_column():
     async def test(bench: Bench) -> None:
         await bench.run("CREATE TABLE t (a int GENERATED ALWAYS AS IDENTITY (START 5))")

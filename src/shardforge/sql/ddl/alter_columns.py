@@ -252,7 +252,7 @@ async def alter_type(ddl: Ddl, table: Table, command: Node) -> Table:
         )  # fmt: skip
     if column.id in table.sharding.shard_key:
         raise unsupported(f'changing the type of shard_key column "{column.name}"')
-    _check_foreign_keys(table, column, type_oid)
+    _check_foreign_keys(ddl, table, column, type_oid)
     changed = replace(column, type_oid=type_oid, typmod=typmod)
     bound = _conversion(ddl, table, changed, node)
     new = build.replace_column(table, changed)
@@ -282,13 +282,17 @@ def _check_no_views(ddl: Ddl, table: Table, column: Column) -> None:
             )  # fmt: skip
 
 
-def _check_foreign_keys(table: Table, column: Column, type_oid: int) -> None:
+def _check_foreign_keys(ddl: Ddl, table: Table, column: Column, type_oid: int) -> None:
     integers = {20, 21, 23}
     texts = {25, 1043}
     same = {column.type_oid, type_oid}
     if len(same) == 1 or same <= integers or same <= texts:
         return
-    if table.referenced_by or any(column.id in key.columns for key in table.foreign_keys):
+    referencing = filter(None, map(ddl.catalog.table_by_id, table.referenced_by))
+    keys_to = (key for other in referencing for key in other.foreign_keys if key.target == table.id)
+    if any(column.id in key.columns for key in table.foreign_keys) or any(
+        column.id in key.target_columns for key in keys_to
+    ):
         raise unsupported(f'changing the type of column "{column.name}" used in a foreign key')
 
 
