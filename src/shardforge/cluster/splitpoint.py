@@ -92,13 +92,10 @@ def halving(sample: Sequence[bytes], start: bytes, end: bytes) -> bytes | None:
 
     None where most are for one shard key's rows: no cut helps these, and each would tear them apart.
     """
-    candidates = [
+    total = len(sample)
+    candidates = (
         Candidate(boundary(below, above), place)
         for place, (below, above) in enumerate(pairwise(sample), start=1)
-        if below != above
-    ]
-    apart = [candidate for candidate in candidates if candidate.keeps_together]
-    total = len(sample)
-    at = choose(apart, total, start, end)
-    near = any(one.at == at and abs(one.below - total / 2) <= NEAR * total for one in apart)
-    return at if near else None
+        if below != above and abs(place - total / 2) <= NEAR * total
+    )
+    return choose([one for one in candidates if one.keeps_together], total, start, end)

@@ -189,19 +189,14 @@ class PastStore:
         self._host = host
         self._locks = LockTable()
         self.router: Router[Participant] = Router(self._shards())
-        host.listen_to_splits(self._on_split)
-        host.listen_to_merges(self._on_merge)
+        host.listen_to_splits(self._on_reshaping)
+        host.listen_to_merges(self._on_reshaping)
 
     def _shards(self) -> Iterable[FollowedShard]:
         return [FollowedShard(self._host, replica, self._locks) for replica in self._host.live]
 
-    def _on_split(self, _parent: Replica, _child: Replica) -> None:
-        """What was found in the parent so far is the child's from here on, as of every timestamp of the past."""
-        if self._host.whole:
-            self.router.replace(self._shards())
-
-    def _on_merge(self, _replica: Replica) -> None:
-        """What was found in a shard so far is found in the one before it as well."""
+    def _on_reshaping(self, *_replicas: Replica) -> None:
+        """A split or a merge: what was found in one shard is another's from here on, as of every time of the past."""
         if self._host.whole:
             self.router.replace(self._shards())
 
@@ -216,5 +211,5 @@ class PastStore:
 
     async def end(self) -> None:
         """Stop to follow the shards."""
-        self._host.unlisten_to_splits(self._on_split)
-        self._host.unlisten_to_merges(self._on_merge)
+        self._host.unlisten_to_splits(self._on_reshaping)
+        self._host.unlisten_to_merges(self._on_reshaping)
