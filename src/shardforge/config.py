@@ -349,10 +349,21 @@ class SqlConfig:
         "What the uncommitted writes of all sessions may hold in memory together (53200); 0: half of the machine's.",
     )  # fmt: skip
 
+    transaction_stream_size: int = key(
+        32 * MIB, _size(MIB), 'a size like "32MB", 1MB or more',
+        "Uncommitted writes of a transaction beyond this go to their shards before its commit; "
+        "a place for each key stays.",
+    )  # fmt: skip
+
     @property
     def transaction_bytes(self) -> int:
         """`transaction_memory`, or what it stands for."""
         return self.transaction_memory or memory_bytes() // 2
+
+    @property
+    def stream_bytes(self) -> int:
+        """`transaction_stream_size`, or less where the memory is small."""
+        return min(self.transaction_stream_size, self.transaction_bytes // 4)
 
 
 @dataclass(frozen=True, slots=True)

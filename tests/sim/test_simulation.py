@@ -28,9 +28,12 @@ from shardforge.sql.session import commit_key
 from shardforge.sql.session.past import Past
 from shardforge.txn import closed
 from shardforge.txn.commit import CommitProcess
+from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.feed import Feed
 from shardforge.txn.followed import FollowedShard
 from shardforge.txn.lease import Lease
+from shardforge.txn.participant import Participant
+from shardforge.txn.streamed import Streamed
 from shardforge.txn.transaction import Transaction
 
 SEEDS = int(os.environ.get("SHARDFORGE_SIM_SEEDS", "200"))
@@ -121,6 +124,16 @@ def test_a_seed_names_one_run_in_every_process() -> None:
     assert "trace=" in said.pop()
 
 
+@pytest.mark.parametrize("first", range(1, 25, 6))
+def test_transactions_that_stream_their_writes_are_like_others(first: int) -> None:
+    names = sorted(WORKLOADS)
+    for seed in range(first, first + 6):
+        workload, nodes = names[seed % len(names)], NODES[seed % 4]
+        report = simulate(seed, minutes=MINUTES, workload=workload, nodes=nodes, streaming=True)
+        assert not report.violations, report
+        assert report.answers["ok"] > 10, report
+
+
 # ---- broken builds -----------------------------------------------------------------------------------
 
 
@@ -208,6 +221,43 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
         patch.object(CommitProcess, "_validate", _without_validation),
     ),
 }
+
+
+def _before_known(participant: Participant) -> int:
+    marks = participant.pending.marks.values()
+    return min((mark.timestamp - 1 for mark in marks if mark.timestamp), default=INFINITY)
+
+
+async def _left(_streamed: Streamed, *_: object) -> None:
+    """Take nothing back."""
+
+
+STREAMING_MUTANTS: dict[str, tuple[str, AbstractContextManager[Any]]] = {
+    "closing over what a lost node may have committed": (
+        "followed",
+        patch.object(closed, "_before_marks", _before_known),
+    ),
+    "intents that are not taken back": (
+        "bank",
+        patch.object(Streamed, "take_back", _left),
+    ),
+    "intents that become nobody's while their transaction lives": (
+        "bank",
+        patch.object(Coordinator, "alive", lambda coordinator, txn: txn in coordinator.committing),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STREAMING_MUTANTS)
+def test_a_broken_build_that_streams_is_noticed(name: str) -> None:
+    workload, broken = STREAMING_MUTANTS[name]
+    with broken:
+        for seed in range(60):
+            if simulate(
+                seed, minutes=MINUTES, workload=workload, faults=UNSPLIT, streaming=True
+            ).violations:
+                return
+    pytest.fail("60 seeds found nothing wrong")
 
 
 @pytest.mark.parametrize("name", MUTANTS)

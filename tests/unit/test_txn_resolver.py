@@ -11,7 +11,7 @@ from shardforge.config import Config
 from shardforge.ids import Timestamp, TxnId
 from shardforge.shard.command import Command, CommitRecord, Outcome, Prepare, Resolve, record_of
 from shardforge.shard.pending import Mark
-from shardforge.txn import resolver
+from shardforge.txn import streamed
 from shardforge.txn.participant import Participant
 from shardforge.txn.store import Store, open_store
 
@@ -63,7 +63,7 @@ async def committed_orphan(store: Store) -> tuple[Participant, Participant, Mark
 
 
 def test_an_orphan_is_resolved_piece_by_piece(monkeypatch) -> None:
-    monkeypatch.setattr(resolver, "KEYS_A_COMMAND", 20)
+    monkeypatch.setattr(streamed, "KEYS_A_COMMAND", 20)
     sizes: list[int] = []
 
     async def test(store: Store) -> None:

@@ -64,8 +64,9 @@ SLACK_BYTES = 500
 MOVES_MAX = 2
 
 
-def _config(*, asynchronous: bool) -> Config:
+def _config(*, asynchronous: bool, streaming: bool) -> Config:
     config = Config()
+    stream_size = 1 if streaming else config.sql.transaction_stream_size
     return replace(
         config,
         storage=replace(config.storage, engine="memory", gc_retention_sec=GC_RETENTION_SECONDS),
@@ -73,6 +74,7 @@ def _config(*, asynchronous: bool) -> Config:
             config.replication, async_replication=asynchronous, max_staleness_ms=MAX_STALENESS_MS
         ),
         sharding=replace(config.sharding, initial_shard_count=SHARDS, merge_after_sec=0),
+        sql=replace(config.sql, transaction_stream_size=stream_size),
     )
 
 
@@ -103,8 +105,12 @@ class SimNode:
         *,
         asynchronous: bool = False,
         observers: int = 0,
+        streaming: bool = False,
     ) -> None:
-        """Node `number` of `nodes`, the last `observers` of which never vote."""
+        """Node `number` of `nodes`, the last `observers` of which never vote.
+
+        `streaming`: every transaction is so large that its writes do not wait for its commit.
+        """
         self.id = NodeId(number)
         self.host: Host | None = None
         self.leading: Leading[Tenure] | None = None
@@ -116,7 +122,7 @@ class SimNode:
         self.failures: list[str] = []
         """Replicas that stopped, and why."""
         self._world = world
-        self._config = _config(asynchronous=asynchronous)
+        self._config = _config(asynchronous=asynchronous, streaming=streaming)
         self._everyone = {NodeId(n): f"node{n}" for n in range(1, nodes + 1)}
         self._observers = {NodeId(n) for n in range(nodes - observers + 1, nodes + 1)}
         voters = min(FACTOR, nodes - observers)

@@ -21,6 +21,7 @@ from shardforge.sim.loop import SimLoop
 from shardforge.sim.workloads import WORKLOADS, Workload
 from shardforge.sim.world import World
 from shardforge.sql.session.session import Session
+from shardforge.storage import mvcc
 
 CLIENTS = 4
 THINK_SECONDS = (0.005, 0.1)
@@ -60,10 +61,11 @@ def simulate(
     nodes: int = 3,
     asynchronous: bool = False,
     observers: int = 0,
+    streaming: bool = False,
 ) -> Report:
     """Run one simulation, also with asynchronous replication: the same arguments, the same report, in any process.
 
-    Of the nodes the last `observers` never vote.
+    Of the nodes the last `observers` never vote. `streaming`: writes are intents long before their commit.
     """
     loop = SimLoop()
     report = Report(seed, workload, nodes)
@@ -71,7 +73,7 @@ def simulate(
     gc.disable()  # a collection closes abandoned coroutines at a moment that no seed knows
     try:
         loop.run_until_complete(
-            _Simulation(report, faults, asynchronous, observers).run(minutes * 60)
+            _Simulation(report, faults, asynchronous, observers, streaming).run(minutes * 60)
         )
     except DatabaseError as error:
         report.violations.append(f"a node could not start: {error}")
@@ -96,13 +98,20 @@ def _cancel_all(loop: SimLoop) -> None:
 
 class _Simulation:
     def __init__(
-        self, report: Report, faults: Sequence[str], asynchronous: bool, observers: int
-    ) -> None:
+        self, report: Report, faults: Sequence[str], asynchronous: bool, observers: int, streaming: bool
+    ) -> None:  # fmt: skip
         self._report = report
         self._observers = observers
         self._world = world = World(report.seed)
         self._nodes = [
-            SimNode(world, n, report.nodes, asynchronous=asynchronous, observers=observers)
+            SimNode(
+                world,
+                n,
+                report.nodes,
+                asynchronous=asynchronous,
+                observers=observers,
+                streaming=streaming,
+            )
             for n in range(1, report.nodes + 1)
         ]
         self._faults = Faults(world, self._nodes, faults)
@@ -157,7 +166,7 @@ class _Simulation:
         self._report.violations += await self._workload.judge(session)
 
     async def _compare(self) -> None:
-        """Replicas of a shard must come to hold the same, and be as many as they should be."""
+        """Replicas of a shard must come to hold the same, and be as many as they should be; no intent is left."""
         loop = asyncio.get_running_loop()
         end = loop.time() + HEAL_SECONDS
         wrong = self._differences()
@@ -188,6 +197,8 @@ class _Simulation:
                 wrong.append(f"shard {shard}: {len(copies)} replicas, voters {sorted(voters)}")
             elif len({_checksum(replica) for replica in copies}) > 1:
                 wrong.append(f"shard {shard}: replicas differ at {applied[0]}")
+            elif left := sum(1 for _ in mvcc.intents(copies[0].engine, b"", b"\xff")):
+                wrong.append(f"shard {shard}: {left} intents are nobody's")
         return wrong
 
 

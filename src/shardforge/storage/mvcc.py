@@ -290,9 +290,9 @@ def versions_in(
             yield Version(engine_key[1:-8], packed >> 1, None if packed & 1 else value)
 
 
-def intents(reader: Reader, start: bytes, end: bytes) -> Iterator[Intent]:
-    """The intents on keys of the span, in key order."""
-    for engine_key, data in reader.scan(b"i" + start, b"i" + end):
+def intents(reader: Reader, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[Intent]:
+    """The intents on keys of the span, in key order, or against it."""
+    for engine_key, data in reader.scan(b"i" + start, b"i" + end, reverse=reverse):
         yield Intent(engine_key[1:], data)
 
 

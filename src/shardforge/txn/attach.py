@@ -7,13 +7,11 @@ settle them (orphans), which the resolver does. Until then readers wait for them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from shardforge.errors import ConsensusError
-from shardforge.shard.command import Begin, Collect, Outcome, Seal, decode_intent
+from shardforge.shard.command import Begin, Collect, Outcome, Seal
 from shardforge.shard.pending import Mark
 from shardforge.shard.replica import Replica
-from shardforge.storage import mvcc
 from shardforge.txn.participant import Participant
 
 INTENTS_A_TURN = 5_000
@@ -58,33 +56,25 @@ async def unseal(participant: Participant, tenure: int) -> None:
 
 
 async def recover_marks(participant: Participant) -> None:
-    """Remember the transactions whose intents the shard holds. Nobody else writes any meanwhile."""
+    """Remember the transactions whose intents the shard holds. Nobody else writes any meanwhile.
+
+    Of intents that were streamed the timestamp is not known here: it is above their floor.
+    """
     participant.pending.clear()
     by_txn: dict[int, Mark] = {}
-    async for key, data in _intents(participant):
-        intent = decode_intent(data)
+    span = participant.descriptor.span
+    seen = 0
+    async for key, intent in participant.intents(span.start, span.end):
         mark = by_txn.get(intent.txn)
         if mark is None:
             mark = by_txn[intent.txn] = Mark(intent.txn, intent.floor, [])
-            mark.timestamp, mark.anchor = intent.timestamp, intent.anchor
-            mark.orphan, mark.values = True, {}
+            mark.anchor, mark.orphan = intent.anchor, True
         assert isinstance(mark.keys, list)
-        assert isinstance(mark.values, dict)
         mark.keys.append(key)
-        mark.values[key] = intent.value
+        mark.timestamp = max(mark.timestamp, intent.timestamp)
+        seen += 1
+        if seen % INTENTS_A_TURN == 0:
+            await asyncio.sleep(0)
     for mark in by_txn.values():
         added = participant.pending.add(mark)
         assert added, "a key has one intent"
-
-
-async def _intents(participant: Participant) -> AsyncIterator[tuple[bytes, bytes]]:
-    span = participant.descriptor.span
-    if participant.remote is not None:
-        for key, data in await participant.remote.pairs(b"i" + span.start, b"i" + span.end):
-            yield key[1:], data
-        return
-    intents = mvcc.intents(participant.replica.engine, span.start, span.end)
-    for seen, (key, data) in enumerate(intents, start=1):
-        yield key, data
-        if seen % INTENTS_A_TURN == 0:
-            await asyncio.sleep(0)

@@ -10,6 +10,7 @@ PURE.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -52,9 +53,14 @@ def closed_now(last: Timestamp, participants: Iterable[Participant]) -> Closed:
 
 
 def _before_marks(participant: Participant) -> int:
-    """What is before every commit under way in a shard whose timestamp is known."""
+    """What is before every commit in a shard that has its timestamp and is not applied yet.
+
+    An orphan may have been committed long ago, at a timestamp above its floor that is not known here.
+    """
     marks = participant.pending.marks.values()
-    return min((mark.timestamp - 1 for mark in marks if mark.timestamp), default=INFINITY)
+    known = (mark.timestamp - 1 for mark in marks if mark.timestamp)
+    unknown = (mark.floor for mark in marks if mark.orphan and not mark.timestamp)
+    return min(chain(known, unknown), default=INFINITY)
 
 
 class _Heard(NamedTuple):

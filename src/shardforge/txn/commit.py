@@ -5,7 +5,8 @@
         several:      Prepare in all but the anchor, in parallel; then CommitRecord at the anchor, which
                       carries the anchor's own versions; answer; then Resolve, and Forget when all resolved
 
-Writes too many for one command go in several Prepares, the anchor's too, also when there is one shard only.
+Writes too many for one command go in several Prepares, the anchor's too, also when there is one shard only. What was
+streamed is intents already (`streamed`): it is marked, validated and resolved with the rest.
 
 With asynchronous replication COMMIT is answered when the entry that decides is durable in its leader's own log; marks
 and locks stay until it is applied, as ever. What touches the catalog waits for that too.
@@ -42,6 +43,7 @@ from shardforge.shard.pending import Mark
 from shardforge.shard.weights import chunks, fits_one_command
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import ReadSet
+from shardforge.txn.streamed import Streamed, pieces_of
 from shardforge.txn.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class _Part:
     """What one shard has to do with the commit."""
 
     __slots__ = (
-        "mark", "participant", "pieces", "prepared", "term", "unresolved", "values", "writes",
+        "mark", "participant", "pieces", "prepared", "streamed", "term", "unresolved", "values", "writes",
     )  # fmt: skip
 
     def __init__(self, participant: Participant) -> None:
@@ -62,6 +64,8 @@ class _Part:
         self.writes: list[KeyValue] = []
         self.pieces: list[Sequence[KeyValue]] = []
         """The writes as commands take them, where they become intents."""
+        self.streamed: list[bytes] = []
+        """The keys of what is intents already."""
         self.values: dict[bytes, bytes | None] = {}
         """The same by key."""
         self.term = participant.term
@@ -97,6 +101,7 @@ class CommitProcess:
     """One transaction's way from COMMIT to its outcome."""
 
     __slots__ = (
+        "_anchor",
         "_coordinator",
         "_done",
         "_failed",
@@ -113,7 +118,8 @@ class CommitProcess:
         self._transaction = transaction
         self._timestamp = Timestamp(0)
         self._waiting = 0
-        self._large = len(transaction.writes.values) > LARGE
+        self._large = transaction.streamed is not None or len(transaction.writes.values) > LARGE
+        self._anchor = b""
         self._failed: Outcome | None = None
         self._parts: list[_Part] = []
         self._fits_record = True
@@ -161,6 +167,8 @@ class CommitProcess:
         while portion := list(islice(left, LARGE)):
             self._split(portion)
             await asyncio.sleep(0)
+        if self._transaction.streamed is not None:
+            await self._split_streamed(self._transaction.streamed)
         self._choose_anchor()
         for part in self._parts:
             keys = self._open_mark(part).keys
@@ -185,16 +193,50 @@ class CommitProcess:
                 self._parts.append(part)
             part.writes.append(write)
 
+    async def _split_streamed(self, streamed: Streamed) -> None:
+        """Each key of an intent to the part of its shard, which has to be led as it was then (rule R1)."""
+        shard_of = self._coordinator.router.shard_of
+        parts = {part.participant: part for part in self._parts}
+        for participant, term in streamed.terms.items():
+            if participant.term != term:
+                raise serialization_failure()
+            if participant not in parts:
+                parts[participant] = _Part(participant)
+                self._parts.append(parts[participant])
+        values = self._transaction.writes.values
+        left = iter(streamed.keys)
+        while portion := list(islice(left, LARGE)):
+            for key in portion:
+                if key not in values:
+                    part = parts.get(shard_of(key))
+                    if part is None:
+                        raise serialization_failure()
+                    part.streamed.append(key)
+            await asyncio.sleep(0)
+
     def _choose_anchor(self) -> None:
+        """The shard with most writes: they need no intents where they fit one command."""
+        streamed = self._transaction.streamed
+        if streamed is not None:
+            home = self._coordinator.router.shard_of(streamed.anchor)
+            self._parts.sort(key=lambda part: part.participant is not home)
+            self._anchor, self._fits_record = streamed.anchor, False
+            return
         if len(self._parts) > 1:
             self._parts.sort(key=lambda part: -len(part.writes))
-        self._fits_record = fits_one_command(self._parts[0].writes)
+        first = self._parts[0].writes
+        self._anchor, self._fits_record = first[0][0], fits_one_command(first)
 
     def _open_mark(self, part: _Part) -> Mark:
         if not part.term:
             raise ConsensusError(f"shard {part.participant.replica.id} has no leader")
         transaction = self._transaction
-        part.mark = Mark(transaction.id, transaction.floor, [key for key, _ in part.writes])
+        keys = [key for key, _ in part.writes]
+        if part.streamed:
+            if transaction.id in part.participant.pending.marks:  # a leader was lost and came back
+                raise serialization_failure()
+            keys += part.streamed
+        part.mark = Mark(transaction.id, transaction.floor, keys)
         part.participant.pending.open(part.mark)
         return part.mark
 
@@ -269,10 +311,11 @@ class CommitProcess:
     # ---- several shards --------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        transaction = self._transaction
-        anchor = self._parts[0].writes[0][0]
+        transaction, anchor = self._transaction, self._anchor
         pieces = [(part, piece) for part in self._prepared_parts for piece in part.pieces]
         self._waiting = len(pieces)  # before the first proposal: a stopped replica answers at once
+        if not pieces:
+            self._decide()
         for part, writes in pieces:
             command = Prepare(
                 transaction.id, self._timestamp, transaction.floor, part.term, anchor, writes
@@ -302,13 +345,14 @@ class CommitProcess:
     def _decide(self) -> None:
         prepared = self._prepared_parts
         for part in prepared:
-            part.current_mark().values = part.values
+            if not part.streamed:
+                part.current_mark().values = part.values
         anchor = self._parts[0]
         command = CommitRecord(
             self._transaction.id,
             self._timestamp,
             anchor.term,
-            anchor.writes[0][0],
+            self._anchor,
             tuple(part.participant.replica.id for part in prepared),
             anchor.writes if self._fits_record else (),
         )
@@ -354,10 +398,10 @@ class CommitProcess:
     ) -> list[tuple[_Part, Resolve]]:
         found = []
         for part in parts:
-            part.unresolved = len(part.pieces)
-            for piece in part.pieces:
-                keys = [key for key, _ in piece]
-                found.append((part, Resolve(self._transaction.id, timestamp, keys)))
+            pieces: list[Sequence[bytes]] = [[key for key, _ in piece] for piece in part.pieces]
+            pieces += pieces_of(part.streamed)
+            part.unresolved = len(pieces)
+            found += [(part, Resolve(self._transaction.id, timestamp, keys)) for keys in pieces]
         self._waiting = len(found)
         return found
 
@@ -372,17 +416,15 @@ class CommitProcess:
                 pending.close(mark)
             self._waiting -= 1
             if self._waiting == 0:
-                anchor = self._parts[0].writes[0][
-                    0
-                ]  # its record is where the key is by now (rule R5)
-                home = self._coordinator.router.shard_of(anchor)
-                home.defer(Forget(self._transaction.id, anchor), _ignore)
+                # The record is where the key is by now (rule R5).
+                home = self._coordinator.router.shard_of(self._anchor)
+                home.defer(Forget(self._transaction.id, self._anchor), _ignore)
 
         return resolved
 
     def _abort(self) -> None:
         """No commit record can be written any more: take the intents back, then answer."""
-        prepared = [part for part in self._prepared_parts if part.prepared]
+        prepared = [part for part in self._prepared_parts if part.prepared and part.pieces]
         if not prepared:
             self._end(Outcome.REFUSED)
         for part, command in self._resolutions(prepared, Timestamp(0)):
@@ -427,7 +469,10 @@ class CommitProcess:
                 part.participant.pending.remove(mark)
         if outcome is Outcome.APPLIED:
             self._coordinator.committed(self._transaction, self._timestamp)
-        self._coordinator.finish(self._transaction)
+        if outcome is Outcome.REFUSED:
+            self._coordinator.abandon(self._transaction)
+        else:
+            self._coordinator.finish(self._transaction)
         if outcome is not Outcome.UNKNOWN:
             self._decided_as(committed=outcome is Outcome.APPLIED)
         if not self._done.done():

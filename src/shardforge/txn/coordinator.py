@@ -23,6 +23,7 @@ from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import read_settled, wait_for
 from shardforge.txn.snapshots import Snapshots
+from shardforge.txn.streamed import Streamed
 from shardforge.txn.transaction import LOCKS_A_TURN, Isolation, Locked, Transaction, WaitPolicy
 from shardforge.txn.waits import LockWaits
 from shardforge.txn.writes import WriteMemory
@@ -126,6 +127,8 @@ class Coordinator:
         self.waits = LockWaits()
         self.committing: set[TxnId] = set()
         """Transactions whose commit is under way here: their intents are nobody else's business."""
+        self.streaming: set[TxnId] = set()
+        """Those with intents that do not commit yet (`streamed`)."""
         self.fences = Fences()
         self.active = 0
         self.feeds: list[CommitListener] = []
@@ -198,10 +201,14 @@ class Coordinator:
                 await self.fences.passed(transaction.writes.values)
             except BaseException:
                 transaction.undecided = False
-                self.finish(transaction)
+                self.abandon(transaction)
                 raise
         self.committing.add(transaction.id)
         await CommitProcess(self, transaction).run()
+
+    def alive(self, txn: TxnId) -> bool:
+        """Whether the transaction's intents are this coordinator's business."""
+        return txn in self.committing or txn in self.streaming
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what ends a commit in the background."""
@@ -217,7 +224,7 @@ class Coordinator:
     def tell(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The transaction is committed: those who follow commits hear of it before its marks go."""
         for feed in self.feeds:
-            feed.note(transaction.writes.values, timestamp)
+            feed.note((key for key, _ in transaction.written()), timestamp)
 
     async def clear(self, spans: Sequence[tuple[bytes, bytes]], horizon: Timestamp) -> None:
         """Remove the keys of spans that nobody reads or writes any more, once the last commit there is resolved.
@@ -247,6 +254,10 @@ class Coordinator:
         """Release the transaction's locks and its snapshot."""
         self.active -= 1
         transaction.writes.forget()
+        if transaction.streamed is not None:
+            self.streaming.discard(transaction.id)
+            for participant in transaction.streamed.terms:
+                participant.streams.discard(transaction.id)
         self.committing.discard(transaction.id)
         if transaction.snapshot:
             self.snapshots.unpin(transaction.snapshot)
@@ -257,6 +268,19 @@ class Coordinator:
             transaction.locks = {}
             for key, held in locks.items():
                 held.participant.locks.release(key, txn)
+
+    def abandon(self, transaction: Transaction) -> None:
+        """The transaction is not committed, and cannot be any more: the same, and its intents are taken back."""
+        if transaction.streamed is None:
+            self.finish(transaction)
+        else:
+            self.spawn(self._take_back(transaction, transaction.streamed))
+
+    async def _take_back(self, transaction: Transaction, streamed: Streamed) -> None:
+        try:
+            await streamed.take_back(self, transaction)
+        finally:
+            self.finish(transaction)
 
     async def end_large(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """What follows a large commit, letting others run: garbage noted, locks released."""

@@ -107,14 +107,14 @@ class GarbageCollector:
 
     async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The same for a large transaction, letting others run."""
-        writes = iter(transaction.writes.values.items())
+        writes = transaction.written()
         while part := list(islice(writes, WRITES_A_TURN)):
             self._note(part, transaction.locks, timestamp)
             await asyncio.sleep(0)
 
     def _note(
         self,
-        writes: Iterable[tuple[bytes, bytes | None]],
+        writes: Iterable[tuple[bytes, object]],
         locks: Mapping[bytes, HeldLock],
         timestamp: Timestamp,
     ) -> None:

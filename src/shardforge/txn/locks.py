@@ -72,10 +72,12 @@ class _Row:
 class LockTable:
     """All row locks of one shard's leader."""
 
-    __slots__ = ("_rows", "waiting")
+    __slots__ = ("_last", "_rows", "waiting")
 
     def __init__(self) -> None:
         self._rows: dict[bytes, Hold | _Row] = {}
+        self._last: Hold = (TxnId(0), LockStrength.KEY_SHARE)
+        """Who took the last free row: a transaction that locks many keeps one `Hold` for all of them."""
         self.waiting = 0
 
     def __len__(self) -> int:
@@ -87,7 +89,10 @@ class LockTable:
         rows = self._rows
         row = rows.get(key)
         if row is None:
-            rows[key] = (txn, strength)
+            last = self._last
+            if last[0] != txn or last[1] is not strength:
+                last = self._last = (txn, strength)
+            rows[key] = last
             return True
         if type(row) is tuple:
             holder, held = row

@@ -10,7 +10,7 @@ visible mark was open when they were called, which is the caller's duty (rule R2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from shardforge.errors import ConsensusError
@@ -20,9 +20,12 @@ from shardforge.shard.application import Prepared, nothing_prepared
 from shardforge.shard.command import (
     WINDOW_RECORD,
     Command,
+    Intent,
     Outcome,
     Record,
+    decode_intent,
     decode_record,
+    intent_at,
     record_of,
 )
 from shardforge.shard.descriptor import ShardDescriptor
@@ -37,6 +40,7 @@ _RUN_PREFIX: Final = 11
 """Keys of one bucket, table and index have these bytes in common (see `keys`)."""
 
 DRAIN_SECONDS: Final = 0.25
+INTENTS_A_PAGE: Final = 2000
 
 
 class LedReplica(Protocol):
@@ -96,7 +100,7 @@ class Participant:
     """One shard, for the transactions that touch it."""
 
     __slots__ = (
-        "_cache", "_engine", "closed", "drain_seconds", "local", "locks", "pending", "remote", "replica",
+        "_cache", "_engine", "closed", "drain_seconds", "local", "locks", "pending", "remote", "replica", "streams",
     )  # fmt: skip
 
     def __init__(self, replica: LedReplica, locks: LockTable) -> None:
@@ -110,6 +114,8 @@ class Participant:
         """Whether the tenure has ended: nothing more is ordered."""
         self.drain_seconds = DRAIN_SECONDS
         """How long commits under way are waited for before the shard is split or led by another node (`splitting`)."""
+        self.streams: set[TxnId] = set()
+        """Transactions with intents here that do not commit yet (`streamed`)."""
         self._engine: Engine | None = replica.engine if self.local else None
         self._cache = replica.cache
         replica.prepared = self._prepared
@@ -242,6 +248,32 @@ class Participant:
             return known[1]
         found = await self.remote.read((key,), timestamp)
         return found[0][1]
+
+    async def intent(self, key: bytes) -> Intent | None:
+        """The intent on a key."""
+        if self.remote is None:
+            assert self._engine is not None, "it is led here"
+            return intent_at(self._engine, key)
+        found = await self.remote.pairs(b"i" + key, b"i" + key + b"\x00")
+        return decode_intent(found[0][1]) if found else None
+
+    async def intents(
+        self, start: bytes, end: bytes, *, reverse: bool = False
+    ) -> AsyncGenerator[tuple[bytes, Intent], None]:
+        """The intents of a span in key order, or against it; of a shard that is led here without waiting."""
+        if self.remote is None:
+            assert self._engine is not None, "it is led here"
+            for key, data in mvcc.intents(self._engine, start, end, reverse=reverse):
+                yield key, decode_intent(data)
+            return
+        low, high = b"i" + start, b"i" + end
+        if reverse:
+            for key, data in reversed(await self.remote.pairs(low, high)):
+                yield key[1:], decode_intent(data)
+            return
+        async for page in self.remote.pages(low, high, INTENTS_A_PAGE):
+            for key, data in page:
+                yield key[1:], decode_intent(data)
 
     async def record(self, anchor: bytes, txn: TxnId) -> Record | None:
         """The record of a transaction."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import islice
 
 from shardforge.errors import ConsensusError
-from shardforge.ids import INFINITY, Timestamp
+from shardforge.ids import INFINITY, Timestamp, TxnId
+from shardforge.shard.command import Intent
 from shardforge.shard.pending import Mark
 from shardforge.shard.remote.replica import RemoteReplica, StaleSpanError
 from shardforge.shard.router import Router
@@ -21,6 +23,8 @@ from shardforge.txn.participant import Participant
 
 CHUNK_MIN = 64
 CHUNK_MAX = 4096
+INTENTS_MAX = 4096
+"""A scan looks at so many intents together, where they have to be read."""
 ROWS_BEFORE_YIELD = 8_192
 """A scan lets other tasks run after this many rows."""
 
@@ -83,15 +87,16 @@ async def newest_settled(router: Router[Participant], key: bytes) -> Entry:
     """The newest committed version of `key`, whatever it takes to know it."""
     while True:
         participant, mark = await settled(router, key, INFINITY)
-        if mark is not None:
-            assert mark.values is not None, "a committed mark has its values"
-            return mark.timestamp, mark.values[key]
-        if participant.remote is None:
-            return participant.newest(key)
         try:
+            if mark is not None:
+                found = await committed_by(participant, mark, key)
+                if found is not None:
+                    return found
+            if participant.remote is None:
+                return participant.newest(key)
             return await participant.newest_of(key)
         except StaleSpanError:
-            await participant.remote.moved()
+            await moved(participant)
 
 
 async def read_settled(
@@ -100,23 +105,54 @@ async def read_settled(
     """The value of `key` at `timestamp`, whatever it takes to know it."""
     while True:
         participant, mark = await settled(router, key, timestamp)
-        if mark is not None:
-            assert mark.values is not None, "a committed mark has its values"
-            return mark.values[key]
-        if participant.remote is None:
-            return participant.read_now(key, timestamp)
         try:
+            if mark is not None:
+                found = await committed_by(participant, mark, key)
+                if found is not None:
+                    return found[1]
+            if participant.remote is None:
+                return participant.read_now(key, timestamp)
             return await participant.read(key, timestamp)
         except StaleSpanError:
-            await participant.remote.moved()
+            await moved(participant)
+
+
+async def committed_by(participant: Participant, mark: Mark, key: bytes) -> Entry | None:
+    """What a committed mark's transaction wrote; None when the engine's versions include it by now."""
+    if mark.values is not None:
+        return mark.timestamp, mark.values[key]
+    intent = await participant.intent(key)
+    return None if intent is None or intent.txn != mark.txn else (mark.timestamp, intent.value)
+
+
+async def intent_on(router: Router[Participant], key: bytes) -> Intent | None:
+    """The intent on a key."""
+    while True:
+        participant = router.shard_of(key)
+        try:
+            return await participant.intent(key)
+        except StaleSpanError:
+            await moved(participant)
+
+
+async def moved(participant: Participant) -> None:
+    """Return when a shard elsewhere, which is not what it was thought to be, is worth looking up again."""
+    assert participant.remote is not None, "it is led elsewhere"
+    await participant.remote.moved()
 
 
 async def settled_part(
-    router: Router[Participant], start: bytes, end: bytes, timestamp: Timestamp, *, reverse: bool
+    router: Router[Participant],
+    start: bytes,
+    end: bytes,
+    timestamp: Timestamp,
+    *,
+    reverse: bool,
+    own: TxnId | None = None,
 ) -> tuple[Participant, bytes, bytes, dict[bytes, bytes | None]]:
     """Wait until no open mark hides anything of the first part of a span (the last one in reverse).
 
-    The part's shard and bounds, and what is committed there and not in the engine yet.
+    The part's shard and bounds, and what is committed there and not in the engine yet. The intents of `own` count too.
     """
     while True:
         participant, low, high = router.part(start, end, reverse=reverse)
@@ -124,17 +160,54 @@ async def settled_part(
         if not participant.term:
             await begun(participant)
             continue
-        if not participant.pending.marks:
+        if not participant.pending.marks and own is None:
             return participant, low, high, overlay
         marks = participant.pending.visible_in(low, high, timestamp)
         still_open = next((mark for mark in marks if not mark.committed), None)
-        if still_open is None:
-            for mark in marks:
-                values = mark.values
-                assert values is not None, "a committed mark has its values"
+        if still_open is not None:
+            await wait_for(still_open)
+            continue
+        owners = [mark.txn for mark in marks if mark.values is None]
+        if own is not None:
+            owners.append(own)
+        intents: dict[TxnId, dict[bytes, bytes | None]] = {txn: {} for txn in owners}
+        if owners:
+            try:
+                low, high = await _intents_in(participant, low, high, intents, reverse=reverse)
+            except StaleSpanError:
+                await moved(participant)
+                continue
+        for mark in marks:
+            values = mark.values
+            if values is None:
+                overlay.update(intents[mark.txn])
+            else:
                 overlay.update((key, values[key]) for key in mark.keys_in(low, high))
-            return participant, low, high, overlay
-        await wait_for(still_open)
+        if own is not None:
+            overlay.update(intents[own])
+        return participant, low, high, overlay
+
+
+async def _intents_in(
+    participant: Participant,
+    low: bytes,
+    high: bytes,
+    found: dict[TxnId, dict[bytes, bytes | None]],
+    *,
+    reverse: bool,
+) -> tuple[bytes, bytes]:
+    """Add the intents of some transactions to `found`, up to so many; the bounds of the part where these are all."""
+    left = INTENTS_MAX
+    async with aclosing(participant.intents(low, high, reverse=reverse)) as intents:
+        async for key, intent in intents:
+            of_one = found.get(intent.txn)
+            if of_one is None:
+                continue
+            of_one[key] = intent.value
+            left -= 1
+            if not left:
+                return (key, high) if reverse else (low, key + b"\x00")
+    return low, high
 
 
 async def scan_span(

@@ -8,13 +8,11 @@ them are durably resolved.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from shardforge.ids import TxnId
 from shardforge.shard.command import (
     AbortRecord,
-    Command,
     Forget,
     Outcome,
     Record,
@@ -22,17 +20,16 @@ from shardforge.shard.command import (
 )
 from shardforge.shard.router import Router
 from shardforge.txn.participant import Participant
-
-KEYS_A_COMMAND = 1000
-"""Applying a command reads and writes so many rows at once."""
+from shardforge.txn.streamed import ordered, pieces_of
 
 
 class Resolver:
     """Settles orphans over all shards of this node."""
 
-    def __init__(self, router: Router[Participant], committing: Container[TxnId]) -> None:
+    def __init__(self, router: Router[Participant], alive: Callable[[TxnId], bool]) -> None:
+        """`alive`: whether a transaction has its coordinator still, so that its intents are nobody else's business."""
         self._router = router
-        self._committing = committing
+        self._alive = alive
         self.resolved = 0
 
     def orphans(self) -> dict[TxnId, bytes]:
@@ -41,7 +38,7 @@ class Resolver:
             mark.txn: mark.anchor
             for participant in self._router.shards
             for mark in participant.pending.marks.values()
-            if mark.orphan and mark.txn not in self._committing
+            if mark.orphan and not self._alive(mark.txn)
         }
 
     async def settle_all(self) -> None:
@@ -57,7 +54,7 @@ class Resolver:
         if record is None:
             return  # the anchor's replica stopped, or leads no more: nothing is decided
         if await self._carry_out(txn, record):
-            await _propose(self._router.shard_of(anchor), Forget(txn, anchor))
+            await ordered(self._router.shard_of(anchor), Forget(txn, anchor))
             self.resolved += 1
 
     async def _decided(self, txn: TxnId, anchor: bytes) -> Record | None:
@@ -65,7 +62,7 @@ class Resolver:
         while home is not self._router.shard_of(anchor):  # it may be split meanwhile
             home = self._router.shard_of(anchor)
             if await home.record(anchor, txn) is None:
-                await _propose(home, AbortRecord(txn, anchor))
+                await ordered(home, AbortRecord(txn, anchor))
             record = await home.record(anchor, txn)
             if record is not None:
                 return record
@@ -83,14 +80,11 @@ class Resolver:
             if mark is None:
                 continue
             if record.committed:
-                mark.committed = True
+                mark.committed, mark.timestamp = True, record.timestamp
                 mark.settle()
-            pieces = [
-                mark.keys[start : start + KEYS_A_COMMAND]
-                for start in range(0, len(mark.keys), KEYS_A_COMMAND)
-            ]
             outcomes = [
-                _begin(participant, Resolve(txn, record.timestamp, piece)) for piece in pieces
+                ordered(participant, Resolve(txn, record.timestamp, piece))
+                for piece in pieces_of(mark.keys)
             ]
             resolving.append((participant, mark, outcomes))
         for participant, mark, outcomes in resolving:
@@ -106,25 +100,11 @@ class Resolver:
                 continue
             for txn, anchor in await participant.records():
                 if self._is_spent(txn):
-                    await _propose(participant, Forget(txn, anchor))
+                    await ordered(participant, Forget(txn, anchor))
 
     def _is_spent(self, txn: TxnId) -> bool:
         """Whether nobody needs the record. A shard that is not led here has no marks, whatever intents it has."""
-        return txn not in self._committing and not any(
+        return not self._alive(txn) and not any(
             not participant.term or txn in participant.pending.marks
             for participant in self._router.shards
         )
-
-
-def _begin(participant: Participant, command: Command) -> asyncio.Future[Outcome]:
-    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    participant.propose(command, _setter(future))
-    return future
-
-
-def _setter(future: asyncio.Future[Outcome]) -> Callable[[Outcome], None]:
-    return lambda outcome: None if future.done() else future.set_result(outcome)
-
-
-async def _propose(participant: Participant, command: Command) -> Outcome:
-    return await _begin(participant, command)

@@ -23,6 +23,7 @@ from shardforge.txn.reads import (
     CHUNK_MIN,
     ROWS_BEFORE_YIELD,
     Chunk,
+    moved,
     scan_span,
     settled_part,
 )
@@ -59,7 +60,7 @@ async def scan_spans(
             start, end = left.popleft()
             parts = coordinator.router.shards_of(start, end)
             participant = parts[0][0]
-            simple = len(parts) == 1 and transaction.reads is None
+            simple = len(parts) == 1 and transaction.reads is None and transaction.streamed is None
             place = participant, coordinator.router.generation
             view = views.get(place)
             if (
@@ -101,7 +102,7 @@ def far_run(
     transaction: Transaction, coordinator: Coordinator, spans: Iterable[tuple[bytes, bytes]]
 ) -> tuple[RemoteReplica, int] | None:
     """The shard elsewhere that holds the first of the spans, and how many of them can be asked for together."""
-    if transaction.reads is not None:
+    if transaction.reads is not None or transaction.streamed is not None:
         return None
     found: Participant | None = None
     count = 0
@@ -161,6 +162,7 @@ async def scan(
     if transaction.reads is not None:
         span = transaction.reads.open_span(start, end, reverse=reverse)
     own = transaction.writes.in_span(start, end)
+    streamed = None if transaction.streamed is None else transaction.id
     router, first, last = coordinator.router, start, end
     left = limit
     snapshots = coordinator.snapshots
@@ -168,7 +170,7 @@ async def scan(
     try:
         while first < last:
             participant, low, high, overlay = await settled_part(
-                router, first, last, timestamp, reverse=reverse
+                router, first, last, timestamp, reverse=reverse, own=streamed
             )
             overlay.update(
                 own
@@ -199,8 +201,7 @@ async def scan(
                         if left <= 0:
                             return
             except StaleSpanError:
-                assert participant.remote is not None, "it is led elsewhere"
-                await participant.remote.moved()
+                await moved(participant)
                 continue
             except EngineClosedError:  # it was led here
                 if participant in router.shards:

@@ -107,7 +107,15 @@ def _refuse(message: str) -> NoReturn:
 
 
 async def drained(coordinator: Coordinator, clock: Clock, participant: Participant) -> None:
-    """Return when no commit is under way that began before the fence, and no mark is left in the shard."""
+    """Return when no commit is under way that began before the fence, and no mark is left in the shard.
+
+    Raises: ConsensusError when that takes long, or a large transaction has intents in the shard.
+    """
+    if participant.streams:
+        raise ConsensusError(
+            f"shard {participant.replica.id} holds what a large transaction has written",
+            hint="Try again when it has ended.",
+        )
     before = set(coordinator.committing)
     until = clock.monotonic_ns() + int(participant.drain_seconds * 1e9)
     while participant.pending.marks or not before.isdisjoint(coordinator.committing):

@@ -91,7 +91,7 @@ class Store:
         neighbours: NeighboursOf | None,
         *,
         asynchronous: bool,
-        transaction_memory: int,
+        transaction_memory: WriteMemory,
     ) -> None:
         """`begun`: the shards that were led here when the tenure began in them.
 
@@ -113,9 +113,9 @@ class Store:
         )
         self.coordinator = Coordinator(
             host.node, self.router, self.oracle, self.snapshots, self.garbage, self.lease,
-            asynchronous=asynchronous, memory=WriteMemory(transaction_memory),
+            asynchronous=asynchronous, memory=transaction_memory,
         )  # fmt: skip
-        self.resolver = Resolver(self.router, self.coordinator.committing)
+        self.resolver = Resolver(self.router, self.coordinator.alive)
         self.reshaping = asyncio.Lock()
         """Held while a shard is split or merged, or another node is to lead it: one at a time."""
         self.rows: dict[ShardId, ShardRow] = {}
@@ -427,7 +427,7 @@ class Store:
             shard.replica.id: list(shard.pending.marks.values()) for shard in self.participants
         }
         every_mark = [mark for found in marks.values() for mark in found]
-        prepared = [mark for mark in every_mark if mark.values is not None]
+        prepared = [mark for mark in every_mark if mark.orphan or mark.values is not None]
         return {
             "transactions_active": self.coordinator.active,
             "snapshots_active": len(self.snapshots),
@@ -538,7 +538,7 @@ async def store_of(
         host, tenure, shards, [one.id for one in led if one.id not in doubtful], clock, blocking,
         config.storage.gc_retention_sec * 1_000_000, neighbours,
         asynchronous=config.replication.async_replication,
-        transaction_memory=config.sql.transaction_bytes,
+        transaction_memory=WriteMemory(config.sql.transaction_bytes, config.sql.stream_bytes),
     )  # fmt: skip
     store.rows = rows
     try:

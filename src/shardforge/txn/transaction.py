@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
@@ -24,10 +24,12 @@ from shardforge.txn.reads import (
     Chunk,
     ReadSet,
     begun,
+    intent_on,
     newest_settled,
     read_settled,
 )
 from shardforge.txn.spans import scan, scan_spans
+from shardforge.txn.streamed import Streamed, stream
 from shardforge.txn.writes import WriteBuffer
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Transaction:
 
     __slots__ = (
         "_coordinator",
+        "_last",
         "_lock_log",
         "_open",
         "_savepoints",
@@ -98,6 +101,7 @@ class Transaction:
         "read_only",
         "reads",
         "snapshot",
+        "streamed",
         "undecided",
         "writes",
     )
@@ -117,7 +121,10 @@ class Transaction:
         self.floor = Timestamp(0)
         """The latest read timestamp so far (rule R1)."""
         self.writes = WriteBuffer(coordinator.memory)
+        self.streamed: Streamed | None = None
+        """What it wrote before that, once it is large."""
         self.locks: dict[bytes, HeldLock] = {}
+        self._last: HeldLock | None = None
         self.reads = ReadSet() if isolation is Isolation.SERIALIZABLE and not read_only else None
         self.undecided = False
         """Whether its commit is under way, or has ended without anybody knowing how."""
@@ -133,6 +140,11 @@ class Transaction:
     def is_open(self) -> bool:
         """Whether neither commit nor rollback has begun."""
         return self._open
+
+    @property
+    def has_written(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.writes.values) or self.streamed is not None
 
     # ---- reads -----------------------------------------------------------------------------------
 
@@ -160,6 +172,8 @@ class Transaction:
         values = self.writes.values
         if values and key in values:
             return values[key]
+        if self._is_intent(key):
+            return await self._streamed_value(key)
         timestamp = self.snapshot or await self.read_timestamp()
         if self.reads is not None:
             self.reads.keys.add(key)
@@ -177,7 +191,7 @@ class Transaction:
         values = self.writes.values
         if values and key in values:
             return (0, values[key])
-        if self.isolation is not Isolation.READ_COMMITTED:
+        if self.isolation is not Isolation.READ_COMMITTED or self.streamed is not None:
             return None
         return self._coordinator.newest_now(key)
 
@@ -242,7 +256,7 @@ class Transaction:
     def _lock_now(self, key: bytes, strength: LockStrength) -> Locked | None:
         participant = self._coordinator.router.shard_of(key)
         term = participant.replica.serving_term
-        if not term or key in participant.pending.by_key:
+        if not term or key in participant.pending.by_key or self._is_intent(key):
             return None
         newest = participant.newest(key)
         held = self.locks.get(key)
@@ -251,7 +265,13 @@ class Transaction:
                 return None
             if not participant.locks.acquire(key, self.id, strength):
                 return None
-            self._note_lock(key, HeldLock(strength, Timestamp(newest[0]), participant, term), held)
+            last = self._last  # many rows have the same: they keep one for all
+            if (
+                last is None or last.version != newest[0] or last.strength is not strength
+                or last.participant is not participant or last.term != term
+            ):  # fmt: skip
+                last = self._last = HeldLock(strength, Timestamp(newest[0]), participant, term)
+            self._note_lock(key, last, held)
         elif held.term != term:
             return None
         return self._locked(key, newest)
@@ -266,6 +286,8 @@ class Transaction:
         newest = await self._newest_locked(key, strength, policy)
         if newest is None:
             return Locked(key, granted=False, value=None, changed=False)
+        if self._is_intent(key) and key not in self.writes.values:
+            return Locked(key, granted=True, value=await self._streamed_value(key), changed=False)
         return self._locked(key, newest)
 
     async def claim(self, key: bytes) -> Entry:
@@ -363,6 +385,37 @@ class Transaction:
             assert held is not None, "a row is locked before it is written"
             assert held.strength >= _WRITE_STRENGTH, "the row lock is too weak to write"
 
+    # ---- what is intents already -----------------------------------------------------------------
+
+    async def stream(self) -> None:
+        """Let the writes so far leave this node's memory, if the transaction is large (`streamed`).
+
+        Raises ConsensusError 57P03 and TransactionError 40001: the transaction is to be rolled back then.
+        """
+        if self.writes.large:
+            await stream(self._coordinator, self)
+
+    def written(self) -> Iterator[tuple[bytes, object]]:
+        """Every key that it writes, with None where it deletes."""
+        values = self.writes.values
+        yield from values.items()
+        if self.streamed is not None:
+            for key, there in self.streamed.keys.items():
+                if key not in values:
+                    yield key, there or None
+
+    def _is_intent(self, key: bytes) -> bool:
+        return self.streamed is not None and key in self.streamed.keys
+
+    async def _streamed_value(self, key: bytes) -> bytes | None:
+        assert self.streamed is not None, "it is one of its keys"
+        if not self.streamed.keys[key]:
+            return None
+        found = await intent_on(self._coordinator.router, key)
+        if found is None or found.txn != self.id:
+            raise serialization_failure()  # a leader that was lost meanwhile had them
+        return found.value
+
     # ---- savepoints ------------------------------------------------------------------------------
 
     def savepoint(self) -> int:
@@ -401,7 +454,7 @@ class Transaction:
         """
         assert self._open, "the transaction has ended"
         self._open = False
-        if self.writes.values:
+        if self.has_written:
             self.undecided = True
             await self._coordinator.commit(self)
         else:
@@ -411,4 +464,4 @@ class Transaction:
         """Drop writes and locks. No effect on a transaction that has ended."""
         if self._open:
             self._open = False
-            self._coordinator.finish(self)
+            self._coordinator.abandon(self)

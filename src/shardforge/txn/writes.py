@@ -1,8 +1,12 @@
-"""What transactions will write, in the memory of the node that runs them, all of which have a limit together. PURE."""
+"""What transactions will write, in the memory of the node that runs them, all of which have a limit together.
+
+What a large transaction has written leaves it before the commit (`streamed`); a place for each key stays.
+PURE.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from sortedcontainers import SortedList
@@ -11,6 +15,10 @@ from shardforge.errors import QueryError
 
 WRITE_BYTES: Final = 850
 """About what a write takes besides its key and value: its place, its lock, its part of the commit (measured: 900)."""
+STREAMED_BYTES: Final = 300
+"""About what one takes besides its key once it is an intent: its place, its lock, its part of the commit (measured)."""
+STREAM_SIZE: Final = 32 << 20
+"""See `sql.transaction_stream_size`, whose default it is."""
 FREE_BYTES: Final = 1 << 16
 """A transaction takes so much without asking."""
 GRANT_BYTES: Final = 1 << 20
@@ -20,10 +28,12 @@ GRANT_BYTES: Final = 1 << 20
 class WriteMemory:
     """The memory of all transactions of a node."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "stream_size", "used")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, stream_size: int = STREAM_SIZE) -> None:
+        """`limit`: bytes for all; `stream_size`: with more than that a transaction is large."""
         self.limit = limit
+        self.stream_size = stream_size
         self.used = 0
 
     def take(self, size: int) -> None:
@@ -45,12 +55,13 @@ class WriteMemory:
 class WriteBuffer:
     """The writes of a transaction, with an undo log for savepoints."""
 
-    __slots__ = ("_granted", "_memory", "_ordered", "_size", "_undo", "values")
+    __slots__ = ("_granted", "_kept", "_memory", "_ordered", "_size", "_undo", "values")
 
     def __init__(self, memory: WriteMemory) -> None:
         self.values: dict[bytes, bytes | None] = {}
         self._memory = memory
         self._size = 0
+        self._kept = 0
         self._granted = FREE_BYTES
         self._undo: list[tuple[bytes, bool, bytes | None]] | None = None
         self._ordered: SortedList | None = None
@@ -75,6 +86,25 @@ class WriteBuffer:
         if self._ordered is not None and key not in values:
             self._ordered.add(key)
         values[key] = value
+
+    @property
+    def large(self) -> bool:
+        """Whether the writes here are so many that they should become intents, and no savepoint may want them back."""
+        return self._size - self._kept > self._memory.stream_size and self._undo is None
+
+    def became_intents(self, keys: Collection[bytes], new: Collection[bytes]) -> None:
+        """The writes of these keys are kept here no more; of the `new` ones none was an intent before."""
+        for key in keys:
+            del self.values[key]
+        self._ordered = None
+        self._kept += len(new) * STREAMED_BYTES + sum(map(len, new))
+        self._size = self._kept + sum(
+            WRITE_BYTES + len(key) + len(value or b"") for key, value in self.values.items()
+        )
+        spare = self._granted - max(FREE_BYTES, self._size)
+        if spare > 0:
+            self._memory.give(spare)
+            self._granted -= spare
 
     def position(self) -> int:
         """A point to come back to; the undo log is kept from the first one on."""

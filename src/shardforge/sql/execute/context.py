@@ -187,8 +187,9 @@ class Run:
             await asyncio.sleep(0)
 
     async def changed(self, rows: int) -> None:
-        """Let others run after a portion of changes."""
+        """Let others run after a portion of changes, and what a large transaction wrote leave the memory."""
         await self.breathe(WRITE_WORK * rows)
+        await self.transaction.stream()
 
     def hold_bytes(self, size: int) -> None:
         """Account for `size` bytes; 53200 past the limit. See `Account`."""

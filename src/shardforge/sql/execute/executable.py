@@ -72,6 +72,8 @@ class Executable:
     async def _change(
         self, root: Insert | Update | Delete, context: ExecContext, params: Sequence[Any]
     ) -> Rows:
+        assert context.transaction is not None, "a change is in a transaction"
+        await context.transaction.stream()
         while True:
             run = Run(context, params)
             if self._keeps_back:

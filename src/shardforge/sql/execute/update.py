@@ -7,7 +7,8 @@ snapshot and no second try.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from shardforge.sql.bind.tree import ColumnId
@@ -39,12 +40,12 @@ class LockedSource:
         self._strength = strength
         self.scan: TableScanOperator | None = None
         """The scan, when it is by the whole primary key."""
-        if (
-            isinstance(source, nodes.TableScan)
-            and source.access.point
-            and source.access.index.primary
-        ):
-            self.scan = TableScanOperator(source)
+        self._table: TableScanOperator | None = None
+        """The scan, when there is nothing else: a row's key and value say all of the source row."""
+        if isinstance(source, nodes.TableScan):
+            self._table = TableScanOperator(source)
+            if source.access.point and source.access.index.primary:
+                self.scan = self._table
 
     async def rows(self, run: Run) -> list[tuple[bytes, Row]]:
         """(row key, source row). Raises: Restart when a row has changed since the snapshot."""
@@ -65,6 +66,45 @@ class LockedSource:
             there += [(lock.key, found[lock.key]) for lock in portion if lock.value is not None]
             await run.changed(len(portion))
         return there
+
+    async def each(self, run: Run) -> AsyncGenerator[Sequence[tuple[bytes, Row]], None]:
+        """As `rows`, a portion at a time, for changes of rows each by itself. All are locked before the first comes.
+
+        Of many rows of one table only the keys are kept until then. Raises: Restart, before the first.
+        """
+        if self.scan is not None or self._table is None:
+            for found in portions(await self.rows(run)):
+                yield found
+            return
+        few: dict[bytes, Row] = {}
+        keys: dict[bytes, None] = {}
+        async with aclosing(self._source.batches(run)) as batches:
+            async for batch in batches:
+                for rows in portions(batch):
+                    there = await self._locked(rows, run)
+                    keys.update(dict.fromkeys(there))
+                    few.update(there)
+                    if len(keys) > BATCH_ROWS:
+                        few.clear()
+                    await run.changed(len(rows))
+        if len(few) == len(keys):
+            for found in portions(list(few.items())):
+                yield found
+            return
+        row_of = self._table.reader.row
+        for wanted in portions(list(keys)):
+            held = await run.transaction.lock(wanted, self._strength, WaitPolicy.BLOCK)
+            yield [
+                (lock.key, row_of(lock.key, lock.value)) for lock in held if lock.value is not None
+            ]
+
+    async def _locked(self, rows: Sequence[Row], run: Run) -> dict[bytes, Row]:
+        """Those of the rows that are there, locked. Raises: Restart."""
+        found = {row[self._key]: row for row in rows}
+        held = await run.transaction.lock(list(found), self._strength, WaitPolicy.BLOCK)
+        if any(lock.changed for lock in held):
+            raise Restart
+        return {lock.key: found[lock.key] for lock in held if lock.value is not None}
 
     async def _known(self, scan: TableScanOperator, run: Run) -> list[tuple[bytes, Row]]:
         """Lock first, then read what is there."""
@@ -102,6 +142,7 @@ class Update(Change):
             for attnum, value in statement.assignments
         ]
         self._may_wait = may_wait(tuple(value for _, value in statement.assignments))
+        self._in_place = statement.returning is None and self.target.keeps_place(self._assigned)
         self._returning = (
             None
             if statement.returning is None
@@ -114,17 +155,17 @@ class Update(Change):
 
     def _by_key(self) -> OneRow | None:
         scan, target = self._source.scan, self.target
-        if scan is None or not scan.access.single or self._returning is not None:
+        if scan is None or not scan.access.single:
             return None
-        if self._may_wait or scan.may_wait:
-            return None
-        if not target.keeps_place(self._assigned):
+        if self._may_wait or scan.may_wait or not self._in_place:
             return None
         strength = target.strength(self._assigned)
         return UpdateByKey(scan, strength, target, self._old, self._assignments)
 
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were changed, the RETURNING rows)."""
+        if self._in_place:
+            return await self._one_by_one(run), []
         found = await self._source.rows(run)
         if not found:
             return 0, []
@@ -144,6 +185,18 @@ class Update(Change):
             if new is not None
         ]
         return len(changes), await self._returning.rows(combined, run)
+
+    async def _one_by_one(self, run: Run) -> int:
+        """Rows that stay where they are: what was written need not be kept to the end."""
+        count = 0
+        async with aclosing(self._source.each(run)) as found:
+            async for portion in found:
+                changes: list[Changed] = []
+                await self._complete(portion, changes, run)
+                await self.target.update(changes, self._assigned, run)
+                count += len(portion)
+                await run.changed(len(portion))
+        return count
 
     async def _complete(
         self, found: Sequence[tuple[bytes, Row]], changes: list[Changed], run: Run
@@ -186,18 +239,30 @@ class Delete(Change):
 
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were deleted, the RETURNING rows)."""
+        if self._returning is None and not self.target.keys.any:
+            return await self._one_by_one(run), []
         found = await self._source.rows(run)
         if not found:
             return 0, []
-        places: Sequence[int] = self._places
         changes: list[Changed] = []
         for portion in portions(found):
-            changes += [
-                Changed(key, tuple([source[place] for place in places]), None)
-                for key, source in portion
-            ]
+            changes += self._gone(portion)
             await run.changed(len(portion))
         await self.target.delete(changes, run)
         if self._returning is None:
             return len(changes), []
         return len(changes), await self._returning.rows([source for _, source in found], run)
+
+    async def _one_by_one(self, run: Run) -> int:
+        """Rows that nothing else depends on."""
+        count = 0
+        async with aclosing(self._source.each(run)) as found:
+            async for portion in found:
+                await self.target.delete(self._gone(portion), run)
+                count += len(portion)
+                await run.changed(len(portion))
+        return count
+
+    def _gone(self, found: Sequence[tuple[bytes, Row]]) -> list[Changed]:
+        places = self._places
+        return [Changed(key, tuple([row[place] for place in places]), None) for key, row in found]

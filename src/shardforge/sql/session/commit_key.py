@@ -67,7 +67,7 @@ async def committed_before(session: Session, transaction: Transaction) -> bool:
 
 def record(session: Session, transaction: Transaction) -> None:
     """Let the key be committed with the transaction; one that has written nothing needs no record."""
-    if session.settings.commit_key and transaction.writes.values:
+    if session.settings.commit_key and transaction.has_written:
         remember(transaction, _place(session), KeyRecord(_tables_written(session)))
 
 

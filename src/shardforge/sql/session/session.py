@@ -474,6 +474,8 @@ class Session:
         if point is not None:
             return _selected(prepared, point.read_within(context, params))
         assert one_row is not None, "it is one or the other"
+        if transaction.writes.large:
+            return None
         count = one_row.change_now(context, params)
         return None if count is None else Outcome(f"{prepared.tag} {count}")
 
