@@ -97,6 +97,8 @@ class Splitting:
             replica = participant.replica
             if replica.id == META_SHARD or self._rests.get(replica.id, 0.0) > now:
                 continue
+            if participant.streams:
+                continue  # when its large transactions have ended
             here = self._host.find(replica.id)
             if replica.size_bytes > self._size_max and not (here is not None and here.tidying):
                 return participant
@@ -107,7 +109,7 @@ class Splitting:
         now, found = self._now(), None
         busy: dict[ShardId, int] = {}
         for participant in self._store.participants:
-            if participant.remote is None:
+            if participant.remote is None or participant.streams:
                 continue
             shard, sample = participant.replica.id, participant.remote.load.look(now)
             if not self._load_max or participant.load <= self._load_max:

@@ -373,7 +373,7 @@ class CommitProcess:
 
     async def _end_large(self) -> None:
         """Answer at once; the rest takes a while, and lets others run between its steps."""
-        self._coordinator.tell(self._transaction, self._timestamp)
+        self._coordinator.tell(self._transaction.keys_written(), self._timestamp)
         if self._fits_record:  # the anchor's versions came with the record
             anchor = self._parts[0]
             anchor.participant.pending.remove(anchor.current_mark())
@@ -469,6 +469,8 @@ class CommitProcess:
                 part.participant.pending.remove(mark)
         if outcome is Outcome.APPLIED:
             self._coordinator.committed(self._transaction, self._timestamp)
+        if outcome is Outcome.UNKNOWN:
+            self._coordinator.doubt(self._timestamp)
         if outcome is Outcome.REFUSED:
             self._coordinator.abandon(self._transaction)
         else:

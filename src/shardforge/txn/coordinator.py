@@ -74,6 +74,10 @@ class CommitListener(Protocol):
         """The keys are committed at the timestamp; told before their marks go."""
         ...
 
+    def doubt(self, timestamp: Timestamp) -> None:
+        """Whether a commit at the timestamp happened is not known."""
+        ...
+
 
 class Garbage(Protocol):
     """Who is told what a commit made garbage; see `txn.garbage`."""
@@ -218,13 +222,18 @@ class Coordinator:
 
     def committed(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The writes are applied: versions below them are garbage once nobody reads them."""
-        self.tell(transaction, timestamp)
+        self.tell(transaction.keys_written(), timestamp)
         self._garbage.superseded(transaction, timestamp)
 
-    def tell(self, transaction: Transaction, timestamp: Timestamp) -> None:
-        """The transaction is committed: those who follow commits hear of it before its marks go."""
+    def tell(self, keys: Iterable[bytes], timestamp: Timestamp) -> None:
+        """The keys are committed: those who follow commits hear of it before their marks go."""
         for feed in self.feeds:
-            feed.note((key for key, _ in transaction.written()), timestamp)
+            feed.note(keys, timestamp)
+
+    def doubt(self, timestamp: Timestamp) -> None:
+        """A commit may have happened at the timestamp, or not."""
+        for feed in self.feeds:
+            feed.doubt(timestamp)
 
     async def clear(self, spans: Sequence[tuple[bytes, bytes]], horizon: Timestamp) -> None:
         """Remove the keys of spans that nobody reads or writes any more, once the last commit there is resolved.

@@ -62,7 +62,6 @@ class Feed:
         self._scan_due = since < coordinator.oracle.last
         self._unsure = coordinator.oracle.last
         """Commits up to here may have left no hint, also such as are not resolved yet."""
-        self._orphans = False
         self._waiter: asyncio.Future[bool] | None = None
         self.position = since
         """Everything up to here has been handed out."""
@@ -87,6 +86,11 @@ class Feed:
                 self._forget_hints()
         if self._waiter is not None:
             _set(self._waiter, True)
+
+    def doubt(self, timestamp: Timestamp) -> None:
+        """A commit at the timestamp has an unknown outcome: when nothing hides it any more, a scan tells."""
+        self._forget_hints()
+        self._unsure = max(self._unsure, timestamp)
 
     def _forget_hints(self) -> None:
         """What they say, scans find out: until all of them are resolved."""
@@ -121,17 +125,12 @@ class Feed:
         """The newest resolved timestamp."""
         now = await self._coordinator.oracle.next()
         bound = int(now)
-        orphans = False
         for participant in self._coordinator.router.shards:
             participant.check_serving()
             for mark in participant.pending.marks.values():
                 if not mark.timestamp:
                     return self.position  # it may have been given one already
-                orphans = orphans or mark.orphan
                 bound = min(bound, mark.timestamp - 1)
-        if orphans or self._orphans:
-            self._forget_hints()  # whoever resolves them tells nobody
-        self._orphans = orphans
         return max(self.position, Timestamp(bound))
 
     async def _places(self, until: Timestamp) -> tuple[list[Place], Timestamp]:

@@ -255,7 +255,10 @@ class Participant:
             assert self._engine is not None, "it is led here"
             return intent_at(self._engine, key)
         found = await self.remote.pairs(b"i" + key, b"i" + key + b"\x00")
-        return decode_intent(found[0][1]) if found else None
+        if found:
+            return decode_intent(found[0][1])
+        self._cache.forget((key,))  # the shard may have resolved it, which is not known here yet
+        return None
 
     async def intents(
         self, start: bytes, end: bytes, *, reverse: bool = False

@@ -8,9 +8,9 @@ them are durably resolved.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from shardforge.ids import TxnId
+from shardforge.ids import Timestamp, TxnId
 from shardforge.shard.command import (
     AbortRecord,
     Forget,
@@ -26,10 +26,19 @@ from shardforge.txn.streamed import ordered, pieces_of
 class Resolver:
     """Settles orphans over all shards of this node."""
 
-    def __init__(self, router: Router[Participant], alive: Callable[[TxnId], bool]) -> None:
-        """`alive`: whether a transaction has its coordinator still, so that its intents are nobody else's business."""
+    def __init__(
+        self,
+        router: Router[Participant],
+        alive: Callable[[TxnId], bool],
+        tell: Callable[[Iterable[bytes], Timestamp], None],
+    ) -> None:
+        """`alive`: whether a transaction has its coordinator still, so that its intents are nobody else's business.
+
+        `tell` those who follow commits of keys that turn out to be committed.
+        """
         self._router = router
         self._alive = alive
+        self._tell = tell
         self.resolved = 0
 
     def orphans(self) -> dict[TxnId, bytes]:
@@ -80,6 +89,7 @@ class Resolver:
             if mark is None:
                 continue
             if record.committed:
+                self._tell(mark.keys, record.timestamp)
                 mark.committed, mark.timestamp = True, record.timestamp
                 mark.settle()
             outcomes = [

@@ -115,7 +115,7 @@ class Store:
             host.node, self.router, self.oracle, self.snapshots, self.garbage, self.lease,
             asynchronous=asynchronous, memory=transaction_memory,
         )  # fmt: skip
-        self.resolver = Resolver(self.router, self.coordinator.alive)
+        self.resolver = Resolver(self.router, self.coordinator.alive, self.coordinator.tell)
         self.reshaping = asyncio.Lock()
         """Held while a shard is split or merged, or another node is to lead it: one at a time."""
         self.rows: dict[ShardId, ShardRow] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardforge.errors import QueryError, TransactionError, serialization_failure
@@ -403,6 +403,12 @@ class Transaction:
             for key, there in self.streamed.keys.items():
                 if key not in values:
                     yield key, there or None
+
+    def keys_written(self) -> Collection[bytes]:
+        """The keys of `written`."""
+        if self.streamed is None:
+            return self.writes.values
+        return [key for key, _ in self.written()] if self._coordinator.feeds else ()
 
     def _is_intent(self, key: bytes) -> bool:
         return self.streamed is not None and key in self.streamed.keys

@@ -155,6 +155,8 @@ class Pairs(msgspec.Struct, frozen=True, array_like=True, tag=107):
     """Pairs of the engine."""
 
     pairs: Sequence[tuple[bytes, bytes]]
+    index: int
+    """The entry as of which they are."""
 
 
 class Swept(msgspec.Struct, frozen=True, array_like=True, tag=108):

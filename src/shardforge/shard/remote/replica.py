@@ -316,11 +316,12 @@ class RemoteReplica:
     async def pages(
         self, start: bytes, end: bytes, pairs_max: int
     ) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
-        """The same, so many at a time."""
+        """The same, so many at a time. What is read later is no older: an intent that is gone is a version by then."""
         while start:
             at = start
             answer = await self._read(lambda head, at=at: PairsIn(head, at, end, pairs_max))  # type: ignore[misc]
             assert isinstance(answer, Pairs), answer
+            self._reach(answer.index)
             start = answer.pairs[-1][0] + b"\x00" if len(answer.pairs) == pairs_max else b""
             yield answer.pairs
 

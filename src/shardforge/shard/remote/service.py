@@ -144,7 +144,8 @@ class ShardService:
         if isinstance(call, VersionsIn):
             return _versions(replica, call)
         assert isinstance(call, PairsIn), "every other call is answered elsewhere"
-        return Pairs(list(islice(engine.scan(call.start, call.end), call.count_max)))
+        found = list(islice(engine.scan(call.start, call.end), call.count_max))
+        return Pairs(found, replica.state.index)
 
 
 def _version(replica: Replica, key: bytes, timestamp: int) -> tuple[int, bytes | None]:
