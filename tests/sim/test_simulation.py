@@ -32,8 +32,6 @@ from shardforge.txn.coordinator import Coordinator
 from shardforge.txn.feed import Feed
 from shardforge.txn.followed import FollowedShard
 from shardforge.txn.lease import Lease
-from shardforge.txn.participant import Participant
-from shardforge.txn.streamed import Streamed
 from shardforge.txn.transaction import Transaction
 
 SEEDS = int(os.environ.get("SHARDFORGE_SIM_SEEDS", "200"))
@@ -223,24 +221,7 @@ MUTANTS: dict[str, tuple[str, Sequence[str], AbstractContextManager[Any]]] = {
 }
 
 
-def _before_known(participant: Participant) -> int:
-    marks = participant.pending.marks.values()
-    return min((mark.timestamp - 1 for mark in marks if mark.timestamp), default=INFINITY)
-
-
-async def _left(_streamed: Streamed, *_: object) -> None:
-    """Take nothing back."""
-
-
 STREAMING_MUTANTS: dict[str, tuple[str, AbstractContextManager[Any]]] = {
-    "closing over what a lost node may have committed": (
-        "followed",
-        patch.object(closed, "_before_marks", _before_known),
-    ),
-    "intents that are not taken back": (
-        "bank",
-        patch.object(Streamed, "take_back", _left),
-    ),
     "intents that become nobody's while their transaction lives": (
         "bank",
         patch.object(Coordinator, "alive", lambda coordinator, txn: txn in coordinator.committing),

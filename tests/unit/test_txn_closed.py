@@ -38,6 +38,15 @@ def test_a_commit_under_way_is_not_closed():
     assert closed_now(Timestamp(50), [Led(ShardId(2)), led]).timestamp == 39
 
 
+def test_an_orphan_without_a_timestamp_may_have_been_committed_long_ago():
+    led = Led()
+    mark = Mark(TxnId(1), Timestamp(30), [b"1"])
+    assert led.pending.add(mark)
+    assert closed_now(Timestamp(50), [led]).timestamp == 50  # its own coordinator draws one above
+    mark.orphan = True
+    assert closed_now(Timestamp(50), [led]).timestamp == 30
+
+
 def test_a_leader_that_was_deposed_closes_nothing():
     closed = closed_now(Timestamp(50), [Led(), Led(ShardId(2), term=0)])
     assert closed.timestamp == 0

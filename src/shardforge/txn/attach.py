@@ -13,6 +13,7 @@ from shardforge.shard.command import Begin, Collect, Outcome, Seal
 from shardforge.shard.pending import Mark
 from shardforge.shard.replica import Replica
 from shardforge.txn.participant import Participant
+from shardforge.txn.reads import intents_in
 
 INTENTS_A_TURN = 5_000
 
@@ -64,7 +65,7 @@ async def recover_marks(participant: Participant) -> None:
     by_txn: dict[int, Mark] = {}
     span = participant.descriptor.span
     seen = 0
-    async for key, intent in participant.intents(span.start, span.end):
+    async for key, intent in intents_in(participant, span.start, span.end):
         mark = by_txn.get(intent.txn)
         if mark is None:
             mark = by_txn[intent.txn] = Mark(intent.txn, intent.floor, [])

@@ -10,7 +10,7 @@ visible mark was open when they were called, which is the caller's duty (rule R2
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from shardforge.errors import ConsensusError
@@ -40,7 +40,6 @@ _RUN_PREFIX: Final = 11
 """Keys of one bucket, table and index have these bytes in common (see `keys`)."""
 
 DRAIN_SECONDS: Final = 0.25
-INTENTS_A_PAGE: Final = 2000
 
 
 class LedReplica(Protocol):
@@ -259,24 +258,6 @@ class Participant:
             return decode_intent(found[0][1])
         self._cache.forget((key,))  # the shard may have resolved it, which is not known here yet
         return None
-
-    async def intents(
-        self, start: bytes, end: bytes, *, reverse: bool = False
-    ) -> AsyncGenerator[tuple[bytes, Intent], None]:
-        """The intents of a span in key order, or against it; of a shard that is led here without waiting."""
-        if self.remote is None:
-            assert self._engine is not None, "it is led here"
-            for key, data in mvcc.intents(self._engine, start, end, reverse=reverse):
-                yield key, decode_intent(data)
-            return
-        low, high = b"i" + start, b"i" + end
-        if reverse:
-            for key, data in reversed(await self.remote.pairs(low, high)):
-                yield key[1:], decode_intent(data)
-            return
-        async for page in self.remote.pages(low, high, INTENTS_A_PAGE):
-            for key, data in page:
-                yield key[1:], decode_intent(data)
 
     async def record(self, anchor: bytes, txn: TxnId) -> Record | None:
         """The record of a transaction."""

@@ -8,16 +8,17 @@ keys included, for rule R3.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import islice
 
 from shardforge.errors import ConsensusError
 from shardforge.ids import INFINITY, Timestamp, TxnId
-from shardforge.shard.command import Intent
+from shardforge.shard.command import Intent, decode_intent
 from shardforge.shard.pending import Mark
 from shardforge.shard.remote.replica import RemoteReplica, StaleSpanError
 from shardforge.shard.router import Router
+from shardforge.storage import mvcc
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.participant import Participant
 
@@ -25,6 +26,7 @@ CHUNK_MIN = 64
 CHUNK_MAX = 4096
 INTENTS_MAX = 4096
 """A scan looks at so many intents together, where they have to be read."""
+INTENTS_A_PAGE = 2000
 ROWS_BEFORE_YIELD = 8_192
 """A scan lets other tasks run after this many rows."""
 
@@ -135,6 +137,25 @@ async def intent_on(router: Router[Participant], key: bytes) -> Intent | None:
             await moved(participant)
 
 
+async def intents_in(
+    participant: Participant, start: bytes, end: bytes, *, reverse: bool = False
+) -> AsyncGenerator[tuple[bytes, Intent], None]:
+    """The intents of a span in key order, or against it; of a shard that is led here without waiting."""
+    if participant.remote is None:
+        engine = participant.replica.engine
+        for key, data in mvcc.intents(engine, start, end, reverse=reverse):
+            yield key, decode_intent(data)
+        return
+    low, high = b"i" + start, b"i" + end
+    if reverse:
+        for key, data in reversed(await participant.remote.pairs(low, high)):
+            yield key[1:], decode_intent(data)
+        return
+    async for page in participant.remote.pages(low, high, INTENTS_A_PAGE):
+        for key, data in page:
+            yield key[1:], decode_intent(data)
+
+
 async def moved(participant: Participant) -> None:
     """Return when a shard elsewhere, which is not what it was thought to be, is worth looking up again."""
     assert participant.remote is not None, "it is led elsewhere"
@@ -173,7 +194,7 @@ async def settled_part(
         intents: dict[TxnId, dict[bytes, bytes | None]] = {txn: {} for txn in owners}
         if owners:
             try:
-                low, high = await _intents_in(participant, low, high, intents, reverse=reverse)
+                low, high = await _add_intents(participant, low, high, intents, reverse=reverse)
             except StaleSpanError:
                 await moved(participant)
                 continue
@@ -188,7 +209,7 @@ async def settled_part(
         return participant, low, high, overlay
 
 
-async def _intents_in(
+async def _add_intents(
     participant: Participant,
     low: bytes,
     high: bytes,
@@ -198,7 +219,7 @@ async def _intents_in(
 ) -> tuple[bytes, bytes]:
     """Add the intents of some transactions to `found`, up to so many; the bounds of the part where these are all."""
     left = INTENTS_MAX
-    async with aclosing(participant.intents(low, high, reverse=reverse)) as intents:
+    async with aclosing(intents_in(participant, low, high, reverse=reverse)) as intents:
         async for key, intent in intents:
             of_one = found.get(intent.txn)
             if of_one is None:

@@ -7,9 +7,9 @@ snapshot and no second try.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shardforge.sql.bind.tree import ColumnId
 from shardforge.sql.execute.context import BATCH_ROWS, Row, Run, portions
@@ -26,6 +26,8 @@ from shardforge.txn.coordinator import LockStrength, WaitPolicy
 
 if TYPE_CHECKING:
     from shardforge.sql.execute.compiler import Compiler
+
+ChangePortion: TypeAlias = Callable[[Sequence[tuple[bytes, Row]], Run], Awaitable[None]]
 
 
 class LockedSource:
@@ -67,15 +69,16 @@ class LockedSource:
             await run.changed(len(portion))
         return there
 
-    async def each(self, run: Run) -> AsyncGenerator[Sequence[tuple[bytes, Row]], None]:
-        """As `rows`, a portion at a time, for changes of rows each by itself. All are locked before the first comes.
+    async def each(self, run: Run, change: ChangePortion) -> int:
+        """`change` the rows, a portion at a time and each by itself; how many. All are locked before the first is.
 
         Of many rows of one table only the keys are kept until then. Raises: Restart, before the first.
         """
         if self.scan is not None or self._table is None:
-            for found in portions(await self.rows(run)):
-                yield found
-            return
+            found = await self.rows(run)
+            for portion in portions(found):
+                await change(portion, run)
+            return len(found)
         few: dict[bytes, Row] = {}
         keys: dict[bytes, None] = {}
         async with aclosing(self._source.batches(run)) as batches:
@@ -88,15 +91,17 @@ class LockedSource:
                         few.clear()
                     await run.changed(len(rows))
         if len(few) == len(keys):
-            for found in portions(list(few.items())):
-                yield found
-            return
+            for portion in portions(list(few.items())):
+                await change(portion, run)
+            return len(few)
         row_of = self._table.reader.row
         for wanted in portions(list(keys)):
             held = await run.transaction.lock(wanted, self._strength, WaitPolicy.BLOCK)
-            yield [
+            again = [
                 (lock.key, row_of(lock.key, lock.value)) for lock in held if lock.value is not None
             ]
+            await change(again, run)
+        return len(keys)
 
     async def _locked(self, rows: Sequence[Row], run: Run) -> dict[bytes, Row]:
         """Those of the rows that are there, locked. Raises: Restart."""
@@ -165,7 +170,7 @@ class Update(Change):
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were changed, the RETURNING rows)."""
         if self._in_place:
-            return await self._one_by_one(run), []
+            return await self._source.each(run, self._change_portion), []
         found = await self._source.rows(run)
         if not found:
             return 0, []
@@ -186,17 +191,12 @@ class Update(Change):
         ]
         return len(changes), await self._returning.rows(combined, run)
 
-    async def _one_by_one(self, run: Run) -> int:
+    async def _change_portion(self, found: Sequence[tuple[bytes, Row]], run: Run) -> None:
         """Rows that stay where they are: what was written need not be kept to the end."""
-        count = 0
-        async with aclosing(self._source.each(run)) as found:
-            async for portion in found:
-                changes: list[Changed] = []
-                await self._complete(portion, changes, run)
-                await self.target.update(changes, self._assigned, run)
-                count += len(portion)
-                await run.changed(len(portion))
-        return count
+        changes: list[Changed] = []
+        await self._complete(found, changes, run)
+        await self.target.update(changes, self._assigned, run)
+        await run.changed(len(found))
 
     async def _complete(
         self, found: Sequence[tuple[bytes, Row]], changes: list[Changed], run: Run
@@ -240,7 +240,7 @@ class Delete(Change):
     async def change(self, run: Run) -> tuple[int, list[Row]]:
         """(how many rows were deleted, the RETURNING rows)."""
         if self._returning is None and not self.target.keys.any:
-            return await self._one_by_one(run), []
+            return await self._source.each(run, self._change_portion), []
         found = await self._source.rows(run)
         if not found:
             return 0, []
@@ -253,15 +253,10 @@ class Delete(Change):
             return len(changes), []
         return len(changes), await self._returning.rows([source for _, source in found], run)
 
-    async def _one_by_one(self, run: Run) -> int:
+    async def _change_portion(self, found: Sequence[tuple[bytes, Row]], run: Run) -> None:
         """Rows that nothing else depends on."""
-        count = 0
-        async with aclosing(self._source.each(run)) as found:
-            async for portion in found:
-                await self.target.delete(self._gone(portion), run)
-                count += len(portion)
-                await run.changed(len(portion))
-        return count
+        await self.target.delete(self._gone(found), run)
+        await run.changed(len(found))
 
     def _gone(self, found: Sequence[tuple[bytes, Row]]) -> list[Changed]:
         places = self._places
