@@ -38,7 +38,7 @@ def test_a_shard_moves_under_every_fault() -> None:
 
 
 def test_shards_that_are_asked_much_elsewhere_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "SHARD_LOAD_MAX", 4.0)
+    monkeypatch.setattr(cluster, "SHARD_LOAD_MAX", 4)
     monkeypatch.setattr(load, "SAMPLE_MIN", 12)
     cut: list[ShardId] = []
 

@@ -88,7 +88,7 @@ class Settings(NamedTuple):
     """What bounds a plan."""
 
     balance: Balance
-    moves_max: int
+    moves_max: int = 4
     """Shards that get a new copy at a time."""
     transfers_max: int = 8
     """Leaderships handed over in one round for the sake of balance."""

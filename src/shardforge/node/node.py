@@ -15,12 +15,15 @@ from typing import NamedTuple
 from shardforge import __version__
 from shardforge.adapters.blocking import ThreadBlocking
 from shardforge.adapters.clock import SystemClock
+from shardforge.cluster.plan import Settings
+from shardforge.cluster.rebalance import Balance
 from shardforge.config import Config, split_address
 from shardforge.ids import NodeId
 from shardforge.node.admitting import Admitting
 from shardforge.node.belonging import Belonging
 from shardforge.node.figures import Figures, NodeFigures, asked_of
 from shardforge.node.governing import Governing
+from shardforge.node.government import Founders
 from shardforge.node.joining import JOIN
 from shardforge.node.leading import Leading
 from shardforge.node.operations import (
@@ -50,7 +53,7 @@ from shardforge.shard.host import FilesOf, Host
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
 from shardforge.telemetry import Telemetry
-from shardforge.txn.closed import Closed, ClosedTimestamps
+from shardforge.txn.closed import ClosedTimestamps
 from shardforge.txn.store import open_host
 
 DRAIN_SECONDS = 8.0
@@ -167,7 +170,7 @@ class Node:
         )  # fmt: skip
         self.peering = Peering(
             self.host, standing.directory, network, self._blocking, self.clock,
-            lambda: self.advertised, self._serves, self._offer, config.cluster.locality,
+            lambda: self.advertised, self._serves, self.closed, config.cluster.locality,
         )  # fmt: skip
         if standing.book is not None:
             self.peering.learn(standing.book)
@@ -201,7 +204,8 @@ class Node:
         founders = {NodeId(n): address for n, address in founding.nodes.items()}
         self.serving = Serving(
             config, self.host, self.peering, self.server, self.clock, self._blocking, self.telemetry, self._random,
-            self.closed, founders or {self.id: self.advertised}, self.advertised, self._started_us,
+            Settings(Balance(config.sharding.rebalance_threshold)),
+            Founders(founders or {self.id: self.advertised}), self._started_us,
         )  # fmt: skip
         tcp.open_to_strangers(STATUS)
         tcp.open_to_strangers(VERIFY, trusted=True)
@@ -217,9 +221,6 @@ class Node:
             await self.serving.leading.first_tenure()
         self._observe()
         log.info("ready for connections on %s:%d", *self.address)
-
-    def _offer(self, closed: Closed) -> None:
-        self.closed.offer(closed, self.clock.monotonic_ns() // 1000)
 
     def _serves(self) -> bool:
         return self.instance is not None and not self.instance.standby

@@ -27,7 +27,7 @@ from shardforge.shard.bootstrap import add_shards
 from shardforge.shard.descriptor import ShardDescriptor
 from shardforge.shard.host import Host
 from shardforge.storage.layout import ClusterIdentity, DataDirectory
-from shardforge.txn.closed import Closed
+from shardforge.txn.closed import Closed, ClosedTimestamps
 from shardforge.txn.shardmap import NOBODY
 
 BELIEF_SECONDS = 3.0
@@ -41,7 +41,7 @@ class Peering:
 
     def __init__(
         self, host: Host, directory: DataDirectory | None, network: Network, blocking: Blocking, clock: Clock,
-        address: Callable[[], str], serves: Callable[[], bool], offer: Callable[[Closed], None],
+        address: Callable[[], str], serves: Callable[[], bool], closed: ClosedTimestamps,
         locality: str = "",
     ) -> None:  # fmt: skip
         self.book = AddressBook(0, NodeId(0), [])
@@ -50,12 +50,13 @@ class Peering:
         self.network = network
         self._blocking = blocking
         self._clock = clock
-        self._address = address
+        self.address = address
+        """Where others reach this node."""
         self.locality = locality
         """Where this node stands, as it is configured."""
         self._serves = serves
-        self.offer = offer
-        """Takes what the serving node closed."""
+        self.closed = closed
+        """What the serving node closed."""
         self._asked_at = 0.0
         self._made_at = clock.monotonic_ns() / 1e9
         if directory is not None:
@@ -69,6 +70,10 @@ class Peering:
         network.on_call(REPORT, self._on_report)
         network.on_call(CREATE, self._on_create)
         network.on_call(DROP, self._on_drop)
+
+    def offer(self, closed: Closed) -> None:
+        """Take over what the serving node closed."""
+        self.closed.offer(closed, self._clock.monotonic_ns() // 1000)
 
     # ---- who the others are ----------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ class Peering:
         if book.age > self.book.age:
             self.learn(book)
             await self.keep()
-        address, serves = self._address(), self._serves()
+        address, serves = self.address(), self._serves()
         report = report_of(self._host, address, __version__, serving=serves, locality=self.locality)
         return pack(report)
 
