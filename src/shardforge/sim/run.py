@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from shardforge.errors import DatabaseError
@@ -25,6 +26,8 @@ from shardforge.storage import mvcc
 
 CLIENTS = 4
 THINK_SECONDS = (0.005, 0.1)
+STUCK_SECONDS = 60.0
+"""How much longer than it was to something may take: a node that has not stopped by then never will."""
 HEAL_SECONDS = 40.0
 JUDGE_SECONDS = 10.0
 LOOK_SECONDS = 0.1
@@ -69,6 +72,8 @@ def simulate(
     """
     loop = SimLoop()
     report = Report(seed, workload, nodes)
+    mistakes = _Mistakes()
+    logging.getLogger("shardforge").addHandler(mistakes)
     running = gc.isenabled()
     gc.disable()  # a collection closes abandoned coroutines at a moment that no seed knows
     try:
@@ -82,10 +87,25 @@ def simulate(
             report.violations.append(f"{context.get('message')}: {context.get('exception')!r}")
         _cancel_all(loop)
         loop.close()
+        logging.getLogger("shardforge").removeHandler(mistakes)
+        report.violations += mistakes.found
         if running:
             gc.enable()
             gc.collect()
     return report
+
+
+class _Mistakes(logging.Handler):
+    """Collects what nodes log of mistakes of ours that they survive: errors with an exception."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it, if it is one."""
+        if record.exc_info and record.exc_info[1] is not None:
+            self.found.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
 def _cancel_all(loop: SimLoop) -> None:
@@ -126,11 +146,12 @@ class _Simulation:
             node.start()
         if await self._insist("prepare"):
             users = [asyncio.create_task(self._use(client)) for client in self._clients]
-            await self._faults.run(seconds)
+            healed = await self._in_time("a fault", self._faults.run(seconds), seconds)
             self._over.set()
             await asyncio.gather(*users)
-            if await self._insist("judge"):
+            if healed and await self._insist("judge"):
                 await self._compare()
+        await self._in_time("the simulation", self._stop())
         for client in self._clients:
             report.violations += client.unexpected
         report.seconds = asyncio.get_running_loop().time()
@@ -141,6 +162,21 @@ class _Simulation:
         report.interruptions = self._faults.interruptions
         report.deliveries = self._world.deliveries
         report.trace = self._world.trace
+
+    async def _stop(self) -> None:
+        for node in self._nodes:
+            if node.running:
+                await node.crash()
+
+    async def _in_time(self, what: str, work: Awaitable[None], seconds: float = 0.0) -> bool:
+        """Whether it ended not much later than it was to."""
+        try:
+            async with asyncio.timeout(seconds + STUCK_SECONDS):
+                await work
+        except TimeoutError:
+            self._report.violations.append(f"{what} did not end: a node does not stop")
+            return False
+        return True
 
     async def _use(self, client: Client) -> None:
         while not self._over.is_set():
