@@ -32,9 +32,9 @@ def test_shards_that_move_lose_nothing(seed: int) -> None:
 
 def test_a_shard_moves_under_every_fault() -> None:
     # One node served twice in one term: commands of the second tenure counted as repeated.
-    report = simulate(2, minutes=MINUTES, workload="bank", nodes=5)
-    assert not report.violations, report
-    assert report.moves, report
+    reports = [simulate(seed, minutes=MINUTES, workload="bank", nodes=5) for seed in (2, 10)]
+    assert not any(report.violations for report in reports), reports
+    assert any(report.moves for report in reports), reports
 
 
 def test_shards_that_are_asked_much_elsewhere_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
