@@ -148,3 +148,18 @@ def test_what_create_table_refuses_is_refused(statement: str, sqlstate: str, mes
         assert (table_of(session, "t"), table_of(session, "bare")) == before
 
     play(scenario)
+
+
+async def limited(session: Session) -> None:
+    for name in ("orders", "items"):
+        columns = "(tenant int, id int, PRIMARY KEY (tenant, id))"
+        await run(session, f"CREATE TABLE {name} {columns} WITH (shard_key = 'tenant')")
+        await run(session, f"INSERT INTO {name} SELECT g / 10, g FROM generate_series(1, 40) g")
+    for name in ("orders", "items"):
+        for limit in (1, 15, 40, 50):
+            found = await run(session, f"SELECT id FROM {name} LIMIT {limit}")
+            assert len(found) == min(limit, 40), (name, limit)
+
+
+def test_a_limit_counts_the_rows_of_one_table_where_several_share_a_span() -> None:
+    play(limited)

@@ -166,7 +166,9 @@ class TableScanOperator(Operator):
 
     async def batches(self, run: Run, goal: int | None = None) -> Batches:
         filter_rows, rows_of, test = self.filter, self.reader.rows, self._test
-        found = pairs(self.access, run, (), goal if filter_rows is None else None)
+        # What is found is what is taken, unless some of it is filtered out or another table's.
+        exact = filter_rows is None and self.access.owns is None
+        found = pairs(self.access, run, (), goal if exact else None)
         async with aclosing(found) as chunks:
             async for chunk in chunks:
                 rows = rows_of(chunk)
