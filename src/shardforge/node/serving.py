@@ -30,6 +30,7 @@ from shardforge.shard.host import Host
 from shardforge.shard.remote.service import ShardService
 from shardforge.sql.session.instance import Instance
 from shardforge.sql.session.tenure import Tenure
+from shardforge.sql.sieve.reading import read_sieve
 from shardforge.telemetry import Telemetry
 from shardforge.txn.standby import StandbyStore
 from shardforge.txn.store import NeighboursOf, Store
@@ -75,7 +76,7 @@ class Serving:
         self._settings = settings
         self._founders = founders
         self._started_us = started_us
-        self._service = ShardService(host, peering.network, blocking)
+        self._service = ShardService(host, peering.network, blocking, read_sieve)
         self._cutting = Cutting(host, peering.network, blocking)
         self._changing = Changing(host, peering.network)
         self._government: Government | None = None

@@ -22,6 +22,7 @@ from shardforge.txn.fences import Fences
 from shardforge.txn.locks import LockStrength
 from shardforge.txn.participant import Participant
 from shardforge.txn.reads import read_settled, wait_for
+from shardforge.txn.sieve import Sieve
 from shardforge.txn.snapshots import Snapshots
 from shardforge.txn.streamed import Streamed
 from shardforge.txn.transaction import LOCKS_A_TURN, Isolation, Locked, Transaction, WaitPolicy
@@ -33,6 +34,7 @@ __all__ = [
     "Isolation",
     "LockStrength",
     "Locked",
+    "Sieve",
     "Transaction",
     "WaitPolicy",
 ]

@@ -21,6 +21,7 @@ from shardforge.shard.router import Router
 from shardforge.storage import mvcc
 from shardforge.storage.newest_cache import Entry
 from shardforge.txn.participant import Participant
+from shardforge.txn.sieve import Sieve
 
 CHUNK_MIN = 64
 CHUNK_MAX = 4096
@@ -237,6 +238,7 @@ async def scan_span(
     end: bytes,
     timestamp: Timestamp,
     overlay: Mapping[bytes, bytes | None],
+    sieve: Sieve | None,
     *,
     reverse: bool,
     first_chunk: int,
@@ -247,7 +249,11 @@ async def scan_span(
     whatever is marked later draws a timestamp above the reader's, so one look at the marks is enough.
     """
     if participant.remote is not None:
-        pages = _pages(participant.remote, start, end, timestamp, reverse=reverse, rows=first_chunk)
+        rows_max = first_chunk if sieve is None else sieve.first_page(first_chunk)
+        data = b"" if sieve is None else sieve.data
+        pages = _pages(
+            participant.remote, start, end, timestamp, data, reverse=reverse, rows_max=rows_max
+        )
         async for chunk in _merged(pages, overlay, reverse=reverse):
             yield chunk
         return
@@ -273,13 +279,14 @@ async def _pages(
     start: bytes,
     end: bytes,
     timestamp: Timestamp,
+    sieve: bytes,
     *,
     reverse: bool,
-    rows: int,
+    rows_max: int,
 ) -> AsyncIterator[tuple[Chunk, bytes]]:
-    """Chunks of a span of a shard elsewhere, each with the bound up to which it is all that there is."""
+    """Chunks of a span of a shard elsewhere, each with the bound up to which it is all that passes."""
     while True:
-        page = await remote.scan(((start, end),), timestamp, rows, reverse=reverse)
+        page = await remote.scan(((start, end),), timestamp, rows_max, reverse=reverse, sieve=sieve)
         chunk = [(key, value) for key, _, value in page.rows]
         if page.position < 0:
             yield chunk, start if reverse else end
@@ -289,7 +296,7 @@ async def _pages(
         else:
             start = page.bound + b"\x00"
         yield chunk, end if reverse else start
-        rows = min(rows * 4, CHUNK_MAX)
+        rows_max = min(rows_max * 4, CHUNK_MAX)
 
 
 async def _merged(

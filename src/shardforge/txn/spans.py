@@ -27,6 +27,7 @@ from shardforge.txn.reads import (
     scan_span,
     settled_part,
 )
+from shardforge.txn.sieve import Sieve
 
 if TYPE_CHECKING:
     from shardforge.txn.coordinator import Coordinator
@@ -39,6 +40,7 @@ async def scan_spans(
     spans: Sequence[tuple[bytes, bytes]],
     *,
     reverse: bool,
+    sieve: Sieve | None,
 ) -> AsyncGenerator[Chunk, None]:
     """Chunks of one span after the other, each in key order (or against it)."""
     timestamp = await transaction.read_timestamp()
@@ -54,7 +56,7 @@ async def scan_spans(
                 if found:
                     yield found
                     found = []
-                async for chunk in _far_pages(far, left, timestamp, reverse=reverse):
+                async for chunk in _far_pages(far, left, timestamp, sieve, reverse=reverse):
                     yield chunk
                 continue
             start, end = left.popleft()
@@ -70,11 +72,13 @@ async def scan_spans(
                 # Whatever is marked later draws a timestamp above this reader's.
                 view = views[place] = participant.view()
             if view is None or not simple or transaction.writes.in_span(start, end):
-                chunks = transaction.scan(start, end, reverse=reverse)
+                chunks = transaction.scan(start, end, reverse=reverse, sieve=sieve)
+                sifted = None if participant.remote is None else sieve
+                enough = CHUNK_MAX if sifted is None else sifted.first_page(CHUNK_MAX)
                 async with aclosing(chunks):
                     async for chunk in chunks:
                         found += chunk
-                        if len(found) >= CHUNK_MAX:
+                        if len(found) >= enough:
                             yield found
                             found = []
                 continue
@@ -125,15 +129,18 @@ async def _far_pages(
     far: tuple[RemoteReplica, int],
     left: deque[tuple[bytes, bytes]],
     timestamp: Timestamp,
+    sieve: Sieve | None,
     *,
     reverse: bool,
 ) -> AsyncGenerator[Chunk, None]:
     """Pages of rows of the first spans of `left`, which keeps what has not been read."""
     remote, count = far
     rest = [left.popleft() for _ in range(count)]
+    data, rows = (b"", CHUNK_MAX) if sieve is None else (sieve.data, sieve.first_page(CHUNK_MAX))
     try:
         while rest:
-            page = await remote.scan(rest, timestamp, CHUNK_MAX, reverse=reverse)
+            page = await remote.scan(rest, timestamp, rows, reverse=reverse, sieve=data)
+            rows = min(rows * 4, CHUNK_MAX)
             if page.position < 0:
                 rest = []
             else:
@@ -155,6 +162,7 @@ async def scan(
     *,
     reverse: bool,
     limit: int | None,
+    sieve: Sieve | None,
 ) -> AsyncGenerator[Chunk, None]:
     """Chunks of (key, value) of one span in key order, or against it; own writes included."""
     timestamp = transaction.snapshot or await transaction.read_timestamp()
@@ -183,6 +191,7 @@ async def scan(
                 high,
                 timestamp,
                 overlay,
+                sieve,
                 reverse=reverse,
                 first_chunk=CHUNK_MIN if left is None else max(1, min(left, CHUNK_MIN)),
             )

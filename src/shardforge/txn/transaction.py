@@ -28,6 +28,7 @@ from shardforge.txn.reads import (
     newest_settled,
     read_settled,
 )
+from shardforge.txn.sieve import Sieve
 from shardforge.txn.spans import scan, scan_spans
 from shardforge.txn.streamed import Streamed, stream
 from shardforge.txn.writes import WriteBuffer
@@ -200,16 +201,19 @@ class Transaction:
         return [await self.get(key) for key in keys]
 
     def scan(
-        self, start: bytes, end: bytes, *, reverse: bool = False, limit: int | None = None
-    ) -> AsyncGenerator[Chunk, None]:
-        """Chunks of (key, value) of [start, end) in key order, or against it; own writes included."""
-        return scan(self, self._coordinator, start, end, reverse=reverse, limit=limit)
+        self, start: bytes, end: bytes, *, reverse: bool = False, limit: int | None = None, sieve: Sieve | None = None
+    ) -> AsyncGenerator[Chunk, None]:  # fmt: skip
+        """Chunks of (key, value) of [start, end) in key order, or against it; own writes included.
+
+        What does not pass the sieve may be left out, and does not count then.
+        """
+        return scan(self, self._coordinator, start, end, reverse=reverse, limit=limit, sieve=sieve)
 
     def scan_spans(
-        self, spans: Sequence[tuple[bytes, bytes]], *, reverse: bool = False
-    ) -> AsyncGenerator[Chunk, None]:
+        self, spans: Sequence[tuple[bytes, bytes]], *, reverse: bool = False, sieve: Sieve | None = None
+    ) -> AsyncGenerator[Chunk, None]:  # fmt: skip
         """Chunks of (key, value) of one span after the other, as `scan` gives them; cheaper for many spans."""
-        return scan_spans(self, self._coordinator, spans, reverse=reverse)
+        return scan_spans(self, self._coordinator, spans, reverse=reverse, sieve=sieve)
 
     # ---- locks -----------------------------------------------------------------------------------
 

@@ -61,13 +61,17 @@ class ReadKeys(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class ScanSpans(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Rows of spans, one span after the other, each in key order or against it."""
+    """Rows of spans, one span after the other, each in key order or against it.
+
+    Rows that do not pass `sieve` need not be sent, and do not count; empty: all rows pass.
+    """
 
     head: Head
     spans: Sequence[tuple[bytes, bytes]]
     timestamp: Timestamp
     reverse: bool
     rows_max: int
+    sieve: bytes = b""
 
 
 class VersionsIn(msgspec.Struct, frozen=True, array_like=True, tag=6):

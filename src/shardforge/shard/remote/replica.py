@@ -286,11 +286,14 @@ class RemoteReplica:
         rows_max: int,
         *,
         reverse: bool,
+        sieve: bytes = b"",
     ) -> Scanned:
-        """A page of rows."""
+        """A page of rows, at most so many; without those that do not pass the sieve, unless it cannot be used there."""
         for start, _ in spans:
             self.load.asked(start)
-        answer = await self._read(lambda head: ScanSpans(head, spans, timestamp, reverse, rows_max))
+        answer = await self._read(
+            lambda head: ScanSpans(head, spans, timestamp, reverse, rows_max, sieve)
+        )
         assert isinstance(answer, Scanned), answer
         return answer
 

@@ -7,9 +7,12 @@ Nothing here waits but for an entry to be applied.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from itertools import islice
 from typing import TypeVar
 
+from shardforge.errors import DatabaseError
 from shardforge.ids import NodeId
 from shardforge.ports import Blocking, Network
 from shardforge.shard.command import Begin, Collect, Command, Outcome, Run
@@ -43,16 +46,27 @@ from shardforge.storage import mvcc
 
 ROWS_BYTES_MAX = 1 << 20
 """A scan's answer is sent once it has so many bytes of rows."""
+SIFTED_BYTES_MAX = 4 << 20
+SIFTED_ROWS_MAX = 2_048
+"""So much is read for an answer of which a sieve leaves little: some ten milliseconds of the node's time."""
+
+Passes = Callable[[bytes, bytes], bool]
+"""Whether the row with this key and value is to be sent. Never raises."""
+Sieves = Callable[[bytes], Passes]
+"""What the bytes of a sieve mean. Raises DatabaseError."""
 
 T = TypeVar("T")
+
+log = logging.getLogger("shardforge.shard")
 
 
 class ShardService:
     """The replicas of one node, for whoever serves."""
 
-    def __init__(self, host: Host, network: Network, blocking: Blocking) -> None:
+    def __init__(self, host: Host, network: Network, blocking: Blocking, sieves: Sieves) -> None:
         self._host = host
         self._blocking = blocking
+        self._sieves = sieves
         network.on_call(calls.METHOD, self._on_call)
 
     async def _on_call(self, _sender: NodeId, body: bytes) -> bytes:
@@ -140,12 +154,21 @@ class ShardService:
         if isinstance(call, ReadKeys):
             return Found([_version(replica, key, call.timestamp) for key in call.keys])
         if isinstance(call, ScanSpans):
-            return _scanned(replica, call)
+            return _scanned(replica, call, self._passes(call.sieve))
         if isinstance(call, VersionsIn):
             return _versions(replica, call)
         assert isinstance(call, PairsIn), "every other call is answered elsewhere"
         found = list(islice(engine.scan(call.start, call.end), call.count_max))
         return Pairs(found, replica.state.index)
+
+    def _passes(self, sieve: bytes) -> Passes | None:
+        if not sieve:
+            return None
+        try:
+            return self._sieves(sieve)
+        except DatabaseError as error:  # whoever asks sifts again
+            log.debug("a sieve cannot be read, so all rows are sent: %s", error)
+            return None
 
 
 def _version(replica: Replica, key: bytes, timestamp: int) -> tuple[int, bytes | None]:
@@ -166,14 +189,20 @@ def _versions(replica: Replica, call: VersionsIn) -> Answer:
     return Versions(found, b"")
 
 
-def _scanned(replica: Replica, call: ScanSpans) -> Answer:
+def _scanned(replica: Replica, call: ScanSpans, passes: Passes | None) -> Answer:
+    """A page ends with the rows that fit into it, or with what may be read for it; so its last row may not be sent."""
     rows: Rows = []
-    left = ROWS_BYTES_MAX
+    bytes_left, read_left = ROWS_BYTES_MAX, SIFTED_BYTES_MAX
+    rows_left = SIFTED_ROWS_MAX if passes is not None else call.rows_max
     for position, (start, end) in enumerate(call.spans):
         for row in mvcc.scan(replica.engine, start, end, call.timestamp, reverse=call.reverse):
-            rows.append(row)
-            left -= len(row[0]) + len(row[2])
-            if len(rows) >= call.rows_max or left <= 0:
+            size = len(row[0]) + len(row[2])
+            rows_left -= 1
+            read_left -= size
+            if passes is None or passes(row[0], row[2]):
+                rows.append(row)
+                bytes_left -= size
+            if len(rows) >= call.rows_max or bytes_left <= 0 or rows_left <= 0 or read_left <= 0:
                 return Scanned(rows, position, row[0])
     return Scanned(rows, -1, b"")
 

@@ -16,6 +16,7 @@ from shardforge.sql.execute.expressions import compile_optional, layout_of
 from shardforge.sql.execute.operators import Batches, Operator, chunks
 from shardforge.sql.execute.rows import join_key_function
 from shardforge.sql.execute.scans import TableScanOperator, pairs
+from shardforge.txn.coordinator import Sieve
 
 PROBE_ROWS = 64
 """Left rows that are joined before their results are handed on: each may have many partners."""
@@ -237,7 +238,8 @@ class IndexJoin(Operator):
                 if self._right.access.single:
                     partners = await self._points(batch, run)
                 else:
-                    partners = [await self._looked_up(row, run) for row in batch]
+                    sieve = self._right.sieve(run)
+                    partners = [await self._looked_up(row, run, sieve) for row in batch]
                 out: list[Row] = []
                 for row, rights in zip(batch, partners, strict=True):
                     joined = self._matching(row, rights, run) if rights else []
@@ -268,9 +270,9 @@ class IndexJoin(Operator):
             found[key] = rows
         return [found[key] for key in keys]
 
-    async def _looked_up(self, row: Row, run: Run) -> list[Row]:
+    async def _looked_up(self, row: Row, run: Run, sieve: Sieve | None) -> list[Row]:
         rows: list[Row] = []
-        async with aclosing(pairs(self._right.access, run, row)) as chunks:
+        async with aclosing(pairs(self._right.access, run, row, sieve=sieve)) as chunks:
             async for chunk in chunks:
                 rows += self._filtered(self._right.reader.rows(chunk), run)
         return rows

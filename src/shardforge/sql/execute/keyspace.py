@@ -192,22 +192,32 @@ class IndexSpace:
 
     # ---- sorting out -----------------------------------------------------------------------------
 
-    def owner(self) -> Callable[[bytes], bool] | None:
-        """Whether a key of a `whole` span is this index's; None when all are."""
+    def place(self) -> tuple[int, int, Sequence[int]] | None:
+        """What `owner_function` takes to tell this index's keys in a `whole` span; None when all are."""
         if self.kind != "colocated":
             return None
-        place = _pack_place(self._number, self.index.number)
-        steps = [_skipper(oid) for oid in self._shard_oids]
+        return self._number, self.index.number, self._shard_oids
 
-        def owns(key: bytes) -> bool:
-            at = 3
-            for skip in steps:
-                at = skip(key, at)
-                if at < 0:
-                    return False
-            return key[at : at + 8] == place
+    def owner(self) -> Callable[[bytes], bool] | None:
+        """Whether a key of a `whole` span is this index's; None when all are."""
+        place = self.place()
+        return None if place is None else owner_function(*place)
 
-        return owns
+
+def owner_function(number: int, index: int, shard_oids: Sequence[int]) -> Callable[[bytes], bool]:
+    """Whether a colocated key is of that index (its number) of that table (its number in keys)."""
+    place = _pack_place(number, index)
+    steps = [_skipper(oid) for oid in shard_oids]
+
+    def owns(key: bytes) -> bool:
+        at = 3
+        for skip in steps:
+            at = skip(key, at)
+            if at < 0:
+                return False
+        return key[at : at + 8] == place
+
+    return owns
 
 
 def _skipper(oid: int) -> Callable[[bytes, int], int]:

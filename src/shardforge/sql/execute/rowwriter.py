@@ -41,15 +41,19 @@ class StorageSettings:
     bytea_output: str = "hex"
 
 
-def row_codec(table: Table) -> RowCodec:
-    """The codec of the table's rows."""
+def missing_values(table: Table) -> dict[int, Any]:
+    """By column id, what rows older than the column have in it, where that is not NULL."""
     settings = StorageSettings()
-    missing = {
+    return {
         column.id: input_function(column.type_oid, settings)(column.missing)
         for column in table.columns
         if column.missing is not None
     }
-    return RowCodec(table.layouts, missing)
+
+
+def row_codec(table: Table) -> RowCodec:
+    """The codec of the table's rows."""
+    return RowCodec(table.layouts, missing_values(table))
 
 
 def stored_positions(table: Table) -> dict[int, int]:

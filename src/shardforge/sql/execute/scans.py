@@ -15,14 +15,17 @@ from shardforge.sql.execute.operators import Batches, Operator, chunks
 from shardforge.sql.execute.rows import RowsFunction, filter_function, kept, may_wait
 from shardforge.sql.execute.rowwriter import picker
 from shardforge.sql.plan.nodes import TableScan, VirtualTableScan
+from shardforge.sql.sieve.making import SieveMaker
+from shardforge.sql.sieve.terms import Owner
+from shardforge.txn.coordinator import Sieve
 
 _COMPLEMENT: Final = bytes(255 - byte for byte in range(256))
 
 
 async def pairs(
-    reader: AccessReader, run: Run, row: Any = (), goal: int | None = None
-) -> AsyncGenerator[Pairs, None]:
-    """(row key, stored row) of everything that is selected."""
+    reader: AccessReader, run: Run, row: Any = (), goal: int | None = None, sieve: Sieve | None = None
+) -> AsyncGenerator[Pairs, None]:  # fmt: skip
+    """(row key, stored row) of everything that is selected; what does not pass the sieve may be missing."""
     transaction = run.transaction
     if reader.access.point:
         keys = reader.keys(row, run)
@@ -37,9 +40,9 @@ async def pairs(
     reverse = reader.access.reverse
     if reader.access.merged and len(spans) > 1:
         skip = reader.space.order_prefix()
-        source = merged_spans(run, spans, skip, reverse=reverse, goal=goal)
+        source = merged_spans(run, spans, skip, reverse=reverse, goal=goal, sieve=sieve)
     else:
-        source = successive_spans(run, spans, reverse=reverse, goal=goal)
+        source = successive_spans(run, spans, reverse=reverse, goal=goal, sieve=sieve)
     async with aclosing(source) as chunks:
         async for chunk in chunks:
             kept = chunk if reader.owns is None else [p for p in chunk if reader.owns(p[0])]
@@ -52,17 +55,18 @@ async def pairs(
 
 
 async def successive_spans(
-    run: Run, spans: Sequence[Span], *, reverse: bool, goal: int | None
+    run: Run, spans: Sequence[Span], *, reverse: bool, goal: int | None, sieve: Sieve | None = None
 ) -> AsyncGenerator[Pairs, None]:
     """Pairs of one span after the other."""
     if goal is None:
-        async with aclosing(run.transaction.scan_spans(spans, reverse=reverse)) as found:
+        scan_all = run.transaction.scan_spans(spans, reverse=reverse, sieve=sieve)
+        async with aclosing(scan_all) as found:
             async for chunk in found:
                 yield chunk
         return
     left = goal
     for start, end in spans:
-        scan = run.transaction.scan(start, end, reverse=reverse, limit=left)
+        scan = run.transaction.scan(start, end, reverse=reverse, limit=left, sieve=sieve)
         async with aclosing(_generator(scan)) as chunks:
             async for chunk in chunks:
                 left -= len(chunk)
@@ -72,8 +76,8 @@ async def successive_spans(
 
 
 async def merged_spans(
-    run: Run, spans: Sequence[Span], skip: int, *, reverse: bool, goal: int | None
-) -> AsyncGenerator[Pairs, None]:
+    run: Run, spans: Sequence[Span], skip: int, *, reverse: bool, goal: int | None, sieve: Sieve | None = None
+) -> AsyncGenerator[Pairs, None]:  # fmt: skip
     """Pairs of all spans in order of what follows the first `skip` bytes of their keys."""
     order: Callable[[bytes], bytes]
     if reverse:  # no key is a prefix of another, so complements sort the other way round
@@ -85,7 +89,7 @@ async def merged_spans(
         sources: list[AsyncIterator[Pairs]] = []
         buffers: list[tuple[Pairs, int]] = []
         for start, end in spans:
-            scan = run.transaction.scan(start, end, reverse=reverse, limit=goal)
+            scan = run.transaction.scan(start, end, reverse=reverse, limit=goal, sieve=sieve)
             source = await stack.enter_async_context(aclosing(_generator(scan)))
             chunk = await anext(source, None)
             if chunk:
@@ -158,6 +162,32 @@ class TableScanOperator(Operator):
             if node.condition is not None and may_wait(node.condition)
             else None
         )
+        self._maker = self._sieve_maker()
+
+    def _sieve_maker(self) -> SieveMaker | None:
+        """None where a sieve would leave nothing out, or rows are not what is scanned."""
+        node, access = self.node, self.access
+        if not access.primary or node.access.point:
+            return None
+        place = access.space.place() if node.access.whole else None
+        if node.condition is None and place is None:
+            return None
+        attnum_of = dict(zip(node.columns, node.attnums, strict=True))
+        owner = None if place is None else Owner(*place)
+        return SieveMaker(node.table, attnum_of, node.condition, owner)
+
+    def sieve(self, run: Run, rows_wanted: int | None = None) -> Sieve | None:
+        """What of this execution's rows a shard elsewhere may leave out; `rows_wanted` of the others will be taken."""
+        maker, access = self._maker, self.node.access
+        if maker is None:
+            return None
+        if rows_wanted is not None and access.merged:
+            if (
+                rows_wanted < access.spans
+            ):  # each span would be read up to its first row that passes
+                return None
+            rows_wanted = rows_wanted // access.spans + 1  # of each span
+        return Sieve(lambda: maker.make(run), rows_wanted)
 
     @property
     def may_wait(self) -> bool:
@@ -168,7 +198,7 @@ class TableScanOperator(Operator):
         filter_rows, rows_of, test = self.filter, self.reader.rows, self._test
         # What is found is what is taken, unless some of it is filtered out or another table's.
         exact = filter_rows is None and self.access.owns is None
-        found = pairs(self.access, run, (), goal if exact else None)
+        found = pairs(self.access, run, (), goal if exact else None, self.sieve(run, goal))
         async with aclosing(found) as chunks:
             async for chunk in chunks:
                 rows = rows_of(chunk)
