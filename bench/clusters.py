@@ -42,7 +42,7 @@ class Three:
             member.stop()
 
 
-def _await(what: str, holds: Callable[[], bool]) -> None:
+def await_holds(what: str, holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + READY_SECONDS_MAX
     while not holds():
         if time.monotonic() > deadline:
@@ -75,7 +75,7 @@ def three_shardforge(*, metrics: bool = False) -> Three:
                 len(shard["voters"]) == 3 for shard in status["shards"]
             )
 
-        _await("three nodes, every shard on all", whole)
+        await_holds("three nodes, every shard on all", whole)
     except BaseException:
         three.stop()
         raise
@@ -99,7 +99,7 @@ def three_postgres() -> Three:
                 ).fetchone()
                 return rows == (2,)
 
-            _await("two synchronous standbys", both)
+            await_holds("two synchronous standbys", both)
     except BaseException:
         three.stop()
         raise

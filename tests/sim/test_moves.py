@@ -14,9 +14,12 @@ from shardforge.node.splitting import Splitting
 from shardforge.shard.application import Application
 from shardforge.shard.command import Outcome, Run
 from shardforge.shard.remote import load
+from shardforge.shard.remote.service import Passes
 from shardforge.shard.remote.stream import Stream
 from shardforge.sim import cluster
 from shardforge.sim.run import simulate
+from shardforge.sql.sieve import terms
+from shardforge.sql.sieve.reading import read_sieve
 
 MINUTES = 0.25
 MOVING = ("move", "split", "one-way", "partition", "weather", "crash")
@@ -56,6 +59,27 @@ def test_shards_that_are_asked_much_elsewhere_are_split(monkeypatch: pytest.Monk
     assert len(cut) >= 3
 
 
+def test_conditions_are_evaluated_where_shards_are_led(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's definition changes all the time, and what is read by an index is compared with what is sifted."""
+    left_out = 0
+
+    def counted(data: bytes) -> Passes:
+        passes = read_sieve(data)
+
+        def sifted(key: bytes, value: bytes) -> bool:
+            nonlocal left_out
+            passed = passes(key, value)
+            left_out += not passed
+            return passed
+
+        return sifted
+
+    monkeypatch.setattr(cluster, "read_sieve", counted)
+    report = simulate(320, minutes=MINUTES, workload="ddl", nodes=5, faults=("move", "split"))
+    assert not report.violations, report
+    assert left_out > 1_000
+
+
 # ---- broken builds -----------------------------------------------------------------------------------
 
 
@@ -66,6 +90,11 @@ def _over_gaps(application: Application, command: Run) -> Outcome:
 
 def _from_one(stream: Stream, _number: int) -> None:
     _begin(stream, 0)
+
+
+def _newest_layout_only(data: bytes) -> Passes:
+    passes, newest = read_sieve(data), len(terms.decode(data).layouts) - 1
+    return lambda key, value: passes(key, value) and int.from_bytes(value[:2], "little") == newest
 
 
 _run = Application._run
@@ -83,6 +112,12 @@ MUTANTS: dict[str, tuple[str, int, Sequence[str], AbstractContextManager[Any]]] 
         3,
         ("move", "split"),
         patch.object(Stream, "begin", _from_one),
+    ),
+    "a sieve that leaves out rows of older layouts": (
+        "ddl",
+        5,
+        ("move", "split"),
+        patch.object(cluster, "read_sieve", _newest_layout_only),
     ),
 }
 
