@@ -19,6 +19,8 @@ from shardforge.testing import Cluster, cluster
 pytestmark = pytest.mark.e2e
 
 ROWS = 10_000
+STREAM_BYTES = 64 << 10
+"""Of writes that a transaction keeps in memory."""
 DATA = ShardId(1)
 SETTLED_SECONDS_MAX = 60.0
 Connection = psycopg.Connection[Any]
@@ -64,7 +66,11 @@ def off_the_serving_node(made: Cluster) -> None:
 
 @pytest.fixture(scope="module")
 def far() -> Iterator[Cluster]:
-    config = replace(Config(), sharding=replace(Config().sharding, initial_shard_count=1))
+    config = replace(
+        Config(),
+        sharding=replace(Config().sharding, initial_shard_count=1),
+        sql=replace(Config().sql, transaction_stream_size=STREAM_BYTES),
+    )
     with cluster(nodes=4, config=config) as made:
         with psycopg.connect(made.dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE t (id int PRIMARY KEY, a int, s text, n numeric)")
@@ -129,6 +135,17 @@ def test_own_writes_are_seen(connection: Connection, sent: Sent) -> None:
     found = connection.execute("SELECT id FROM t WHERE a = 7 ORDER BY id").fetchall()
     assert found == [(-1,), (8,), *((7 + 1000 * n,) for n in range(2, 10))]
     assert sent.rows == 10, "what the shard has, as far as it passes there"
+
+
+def test_own_writes_that_wait_in_the_shard_are_seen(connection: Connection, sent: Sent) -> None:
+    many = 2 * STREAM_BYTES // 100
+    connection.execute("UPDATE t SET a = 3000 WHERE id <= %s", (many,))
+    sent.clear()
+    assert connection.execute("SELECT count(*) FROM t WHERE a = 3000").fetchone() == (many,)
+    assert sent.rows == 0, "the committed rows do not pass, and the others are no rows yet"
+    left = sum(n % 1000 == 7 for n in range(many + 1, ROWS + 1))
+    assert connection.execute("SELECT count(*) FROM t WHERE a = 7").fetchone() == (left,)
+    assert sent.rows == 10
 
 
 def test_a_limit_counts_rows_that_pass(connection: Connection, sent: Sent) -> None:
