@@ -50,7 +50,7 @@ def survives(oid: int, value: object, zone: str = "UTC") -> None:
     session = Settings(zone)
     text = types.output_function(oid, session)(value)
     assert types.input_function(oid, session)(text) == value, text
-    assert types.receive_function(oid)(types.send_function(oid)(value)) == value
+    assert types.receive_function(oid, session)(types.send_function(oid, session)(value)) == value
 
 
 @given(DATES)

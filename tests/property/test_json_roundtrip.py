@@ -40,7 +40,9 @@ def test_jsonb_survives_text_and_binary(tree: Any) -> None:
     text = format_jsonb(value)
     assert parse_jsonb(text) == value
     assert format_jsonb(parse_jsonb(text)) == text
-    again = types.receive_function(oids.JSONB)(types.send_function(oids.JSONB)(value))
+    again = types.receive_function(oids.JSONB, SESSION)(
+        types.send_function(oids.JSONB, SESSION)(value)
+    )
     assert format_jsonb(again) == text
 
 
@@ -76,7 +78,7 @@ def test_changes_leave_their_arguments_alone(a: Any, b: Any) -> None:
 def survives(oid: int, array: Array) -> None:
     text = types.output_function(oid, SESSION)(array)
     assert types.input_function(oid, SESSION)(text) == array, text
-    assert types.receive_function(oid)(types.send_function(oid)(array)) == array
+    assert types.receive_function(oid, SESSION)(types.send_function(oid, SESSION)(array)) == array
 
 
 @given(INTEGER_ARRAYS, st.integers(-5, 5))

@@ -29,7 +29,7 @@ def through_text(oid: int, value: object) -> object:
 
 
 def through_bytes(oid: int, value: object) -> object:
-    return types.receive_function(oid)(types.send_function(oid)(value))
+    return types.receive_function(oid, SETTINGS)(types.send_function(oid, SETTINGS)(value))
 
 
 @given(FLOATS)

@@ -35,8 +35,10 @@ def ours(case: dict[str, Any]) -> dict[str, Any]:
         value = types.apply_typmod(oid, typmod, value, case.get("x", True))
         result = {"r": types.output_function(oid, SETTINGS)(value)}
         if not modifier:
-            data = types.send_function(oid)(value)
-            assert same(types.receive_function(oid)(data), value), "binary form reads back"
+            data = types.send_function(oid, SETTINGS)(value)
+            assert same(types.receive_function(oid, SETTINGS)(data), value), (
+                "binary form reads back"
+            )
             result["b"] = data.hex()
         return result
     except QueryError as error:

@@ -40,7 +40,7 @@ def _int_text(value: int) -> bytes:
 def encoder(type_oid: int, form: int, settings: Settings) -> Encoder:
     """The function from a value of the type to its bytes."""
     if form == 1:
-        return send_function(type_oid)
+        return send_function(type_oid, settings)
     if type_oid in _INTEGERS:
         return _int_text
     if type_oid in _TEXTS:
@@ -54,7 +54,7 @@ def encoder(type_oid: int, form: int, settings: Settings) -> Encoder:
 def decoder(type_oid: int, form: int, settings: Settings) -> Decoder:
     """The function from a parameter's bytes to its value; raises QueryError for bytes that are no such value."""
     if form == 1:
-        return receive_function(type_oid)
+        return receive_function(type_oid, settings)
     read = input_function(type_oid, settings)
 
     def decode(raw: bytes) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql import pgdata
+from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.functions.registry import implements
 from shardforge.sql.types.binary import decode_escaped, decode_hex
 from shardforge.sql.types.registry import send_function, supported
@@ -199,10 +200,10 @@ def set_bit(data: bytes, index: int, value: int) -> bytes:
 # ---------------------------------------------------------------- binary forms
 
 
-def _sender(arg_types: tuple[int, ...], result_type: int) -> Callable[[Any], bytes]:
+def _sender(arg_types: tuple[int, ...], result_type: int) -> Callable[[EvalContext, Any], bytes]:
     """The send function of the argument's type."""
     del result_type
-    return send_function(arg_types[0])
+    return lambda ctx, value: send_function(arg_types[0], ctx.settings)(value)
 
 
 _SENDERS = {
@@ -210,4 +211,4 @@ _SENDERS = {
     for row in pgdata.types()
     if supported(row.oid) and row.typelem == 0 and row.typsend != "-"
 }
-implements(*sorted(_SENDERS), typed=True)(_sender)
+implements(*sorted(_SENDERS), context=True, typed=True)(_sender)

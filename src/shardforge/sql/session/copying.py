@@ -175,7 +175,7 @@ class _BinaryOut(_Out):
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Tuples, and the trailer."""
-        write = tuple_writer([send_function(type_oid) for type_oid in self._types])
+        write = tuple_writer([send_function(type_oid, self._settings) for type_oid in self._types])
         due = HEADER
         async for rows in self._batches():
             for row in rows:
@@ -217,7 +217,7 @@ async def _copy_from(session: Session, node: Node, prepared: Prepared) -> Outcom
     assert inner.executable is not None, "an INSERT is planned"
     inputs: list[Callable[[Any], Any]]
     if form.binary:
-        inputs = [checked(receive_function(type_oid)) for type_oid in types]
+        inputs = [checked(receive_function(type_oid, session.settings)) for type_oid in types]
     else:
         inputs = [input_function(type_oid, session.settings) for type_oid in types]
     return Outcome(copy_in=_In(context, inner.executable, table.name, names, inputs, form))

@@ -19,6 +19,8 @@ from shardforge.sql.types.base import (
     Coercion,
     Input,
     Output,
+    Receive,
+    Send,
     SqlType,
     TypeSettings,
     bad_binary,
@@ -276,7 +278,7 @@ def dimensions_text(value: Array) -> str:
 # Binary ---------------------------------------------------------------------------------------------
 
 
-def _receive(array_type: SqlType, element: Codec) -> Callable[[bytes], Array]:
+def _receive(array_type: SqlType, receive_element: Receive) -> Callable[[bytes], Array]:
     def receive(data: bytes) -> Array:
         if len(data) < 12:
             raise cut_short()
@@ -304,7 +306,7 @@ def _receive(array_type: SqlType, element: Codec) -> Callable[[bytes], Array]:
                 continue
             if at + length > len(data):
                 raise cut_short()
-            elements.append(element.receive(data[at : at + length]))
+            elements.append(receive_element(data[at : at + length]))
             at += length
         if at != len(data):
             raise bad_binary()
@@ -313,7 +315,7 @@ def _receive(array_type: SqlType, element: Codec) -> Callable[[bytes], Array]:
     return receive
 
 
-def _send(array_type: SqlType, element: Codec) -> Callable[[Array], bytes]:
+def _send(array_type: SqlType, send_element: Send) -> Callable[[Array], bytes]:
     def send(value: Array) -> bytes:
         out = bytearray(
             struct.pack(">iiI", len(value.dims), None in value.elements, array_type.element)
@@ -324,7 +326,7 @@ def _send(array_type: SqlType, element: Codec) -> Callable[[Array], bytes]:
             if item is None:
                 out += b"\xff\xff\xff\xff"
             else:
-                data = element.send(item)
+                data = send_element(item)
                 out += struct.pack(">i", len(data))
                 out += data
         return bytes(out)
@@ -373,8 +375,8 @@ def array_codec(array_type: SqlType, element: Codec) -> Codec:
         array_type.oid,
         input=reader,
         output=writer,
-        receive=_receive(array_type, element),
-        send=_send(array_type, element),
+        receive=lambda settings: _receive(array_type, element.receive(settings)),
+        send=lambda settings: _send(array_type, element.send(settings)),
         sort_key=array_sort_key(element.sort_key),
         coercion=_coercion(element) if element.coercion else None,
         typmod_in=element.typmod_in,

@@ -34,11 +34,14 @@ class SqlType:
     array: int
     """The oid of the array over this type, or 0."""
     kind: str
-    """typtype: b base, p pseudo, r range, m multirange, c composite."""
+    """typtype: b base, p pseudo, r range, m multirange, c composite, e enum."""
 
 
 class TypeSettings(Protocol):
-    """The session's settings that text formats depend on."""
+    """The session's settings that text formats depend on.
+
+    Those of a session have a `catalog` too, its CatalogFunctions as of now, for names of objects and labels of enums.
+    """
 
     timezone: str
     datestyle: str
@@ -49,6 +52,8 @@ class TypeSettings(Protocol):
 
 Input: TypeAlias = Callable[[str], Any]
 Output: TypeAlias = Callable[[Any], str]
+Receive: TypeAlias = Callable[[bytes], Any]
+Send: TypeAlias = Callable[[Any], bytes]
 Coercion: TypeAlias = Callable[[Any], Any]
 
 
@@ -56,9 +61,9 @@ Coercion: TypeAlias = Callable[[Any], Any]
 class Codec:
     """How values of one type are read, written, ordered and cut to a modifier.
 
-    `input` and `output` take the settings and give the function, so that a settings-free type costs one call a
-    value: wrap its function in `plain`. `sort_key` is None when Python's order and equality of the values are
-    PostgreSQL's. `coercion(typmod, explicit)` gives the length coercion: explicit casts truncate where an
+    `input`, `output`, `receive` and `send` take the settings and give the function, so that a settings-free type costs
+    one call a value: wrap its function in `plain`. `sort_key` is None when Python's order and equality of the values
+    are PostgreSQL's. `coercion(typmod, explicit)` gives the length coercion: explicit casts truncate where an
     assignment fails. `typmod_in` turns the numbers in parentheses into a typmod, `typmod_out` a typmod into them.
     `display(typmod)` is for types whose modifier stands inside the name.
     """
@@ -66,8 +71,8 @@ class Codec:
     oid: int
     input: Callable[[TypeSettings], Input]
     output: Callable[[TypeSettings], Output]
-    receive: Callable[[bytes], Any]
-    send: Callable[[Any], bytes]
+    receive: Callable[[TypeSettings], Receive]
+    send: Callable[[TypeSettings], Send]
     sort_key: Callable[[Any], Any] | None = None
     coercion: Callable[[int, bool], Coercion] | None = None
     typmod_in: Callable[[list[int]], int] | None = None

@@ -88,6 +88,6 @@ def _receive_uuid(data: bytes) -> bytes:
 
 
 CODECS = (
-    Codec(oids.BYTEA, plain(parse_bytea), _bytea_writer, bytes, bytes),
-    Codec(oids.UUID, plain(parse_uuid), plain(format_uuid), _receive_uuid, bytes),
+    Codec(oids.BYTEA, plain(parse_bytea), _bytea_writer, plain(bytes), plain(bytes)),
+    Codec(oids.UUID, plain(parse_uuid), plain(format_uuid), plain(_receive_uuid), plain(bytes)),
 )

@@ -46,4 +46,6 @@ def send_bool(value: bool) -> bytes:
     return b"\1" if value else b"\0"
 
 
-CODECS = (Codec(oids.BOOL, plain(parse_bool), plain(format_bool), receive_bool, send_bool),)
+CODECS = (
+    Codec(oids.BOOL, plain(parse_bool), plain(format_bool), plain(receive_bool), plain(send_bool)),
+)

@@ -187,11 +187,11 @@ def float_sort_key(value: float) -> tuple[int, float]:
 
 CODECS = (
     Codec(
-        oids.FLOAT4, plain(parse_float4), _writer(format_float4, 6), _receiver(_SINGLE), _SINGLE.pack,
-        sort_key=float_sort_key,
+        oids.FLOAT4, plain(parse_float4), _writer(format_float4, 6), plain(_receiver(_SINGLE)),
+        plain(_SINGLE.pack), sort_key=float_sort_key,
     ),
     Codec(
-        oids.FLOAT8, plain(parse_float8), _writer(format_float8, 15), _receiver(_DOUBLE), _DOUBLE.pack,
-        sort_key=float_sort_key,
+        oids.FLOAT8, plain(parse_float8), _writer(format_float8, 15), plain(_receiver(_DOUBLE)),
+        plain(_DOUBLE.pack), sort_key=float_sort_key,
     ),
 )  # fmt: skip

@@ -79,7 +79,7 @@ def _binary(layout: str) -> tuple[Callable[[bytes], int], Callable[[int], bytes]
 
 def _integer_codec(oid: int, parse: Callable[[str], int], layout: str) -> Codec:
     receive, send = _binary(layout)
-    return Codec(oid, plain(parse), plain(str), receive, send)
+    return Codec(oid, plain(parse), plain(str), plain(receive), plain(send))
 
 
 # ---------------------------------------------------------------- names of objects
@@ -193,7 +193,7 @@ def _reg_codec(oid: int, name: str) -> Codec:
         by_oid: Output | None = getattr(catalog, f"{name}_out", None) or _BUILT_IN_TEXT.get(name)
         return by_oid or (lambda value: str(value) if value else "-")
 
-    return Codec(oid, reader, writer, receive, send)
+    return Codec(oid, reader, writer, plain(receive), plain(send))
 
 
 # ---------------------------------------------------------------- vectors of the catalogs
@@ -225,7 +225,7 @@ def _vector_codec(oid: int, element: int, layout: str, parse: Callable[[str], in
         parts += (struct.pack("!i", width) + send_one(item) for item in value)
         return b"".join(parts)
 
-    return Codec(oid, plain(read), plain(write), receive, send, sort_key=tuple)
+    return Codec(oid, plain(read), plain(write), plain(receive), plain(send), sort_key=tuple)
 
 
 CODECS = (

@@ -220,7 +220,8 @@ def numeric_sort_key(value: Decimal) -> tuple[int, Decimal]:
 
 CODECS = (
     Codec(
-        oids.NUMERIC, plain(parse_numeric), plain(format_numeric), receive_numeric, send_numeric,
-        sort_key=numeric_sort_key, coercion=numeric_coercion, typmod_in=numeric_typmod_in, typmod_out=_typmod_out,
+        oids.NUMERIC, plain(parse_numeric), plain(format_numeric), plain(receive_numeric),
+        plain(send_numeric), sort_key=numeric_sort_key, coercion=numeric_coercion,
+        typmod_in=numeric_typmod_in, typmod_out=_typmod_out,
     ),
 )  # fmt: skip

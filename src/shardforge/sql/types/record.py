@@ -13,7 +13,7 @@ from typing import Any
 
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.types import oids
-from shardforge.sql.types.base import Codec, Output, TypeSettings, plain
+from shardforge.sql.types.base import Codec, Output, Send, TypeSettings, plain
 from shardforge.sql.types.registry import codec
 from shardforge.sql.types.values import Record
 
@@ -66,15 +66,18 @@ def _refuse_receive(data: bytes) -> Any:
     raise QueryError("input of anonymous composite types is not implemented", "0A000")
 
 
-def _send(value: Sequence[Any]) -> bytes:
-    parts = [struct.pack("!i", len(value))]
-    for item, oid in zip(value, field_types(value), strict=True):
-        if item is None:
-            parts.append(struct.pack("!Ii", oid, -1))
-        else:
-            data = codec(oid).send(item)
-            parts += (struct.pack("!Ii", oid, len(data)), data)
-    return b"".join(parts)
+def _sender(settings: TypeSettings) -> Send:
+    def send(value: Sequence[Any]) -> bytes:
+        parts = [struct.pack("!i", len(value))]
+        for item, oid in zip(value, field_types(value), strict=True):
+            if item is None:
+                parts.append(struct.pack("!Ii", oid, -1))
+            else:
+                data = codec(oid).send(settings)(item)
+                parts += (struct.pack("!Ii", oid, len(data)), data)
+        return b"".join(parts)
+
+    return send
 
 
 def _identity(value: Any) -> Any:
@@ -98,7 +101,11 @@ def _void_text(value: Any) -> str:
 
 CODECS = (
     Codec(
-        oids.RECORD, plain(_refuse_input), _writer, _refuse_receive, _send, sort_key=record_sort_key
+        oids.RECORD, plain(_refuse_input), _writer, plain(_refuse_receive), _sender,
+        sort_key=record_sort_key,
     ),
-    Codec(oids.VOID, plain(lambda text: ""), plain(_void_text), lambda data: "", lambda value: b""),
-)
+    Codec(
+        oids.VOID, plain(lambda text: ""), plain(_void_text), plain(lambda data: ""),
+        plain(lambda value: b""),
+    ),
+)  # fmt: skip

@@ -169,14 +169,14 @@ def output_function(oid: int, settings: TypeSettings) -> Output:
     return codec(oid).output(settings)
 
 
-def receive_function(oid: int) -> Callable[[bytes], Any]:
+def receive_function(oid: int, settings: TypeSettings) -> Callable[[bytes], Any]:
     """Binary form to value."""
-    return codec(oid).receive
+    return codec(oid).receive(settings)
 
 
-def send_function(oid: int) -> Callable[[Any], bytes]:
+def send_function(oid: int, settings: TypeSettings) -> Callable[[Any], bytes]:
     """Value to binary form."""
-    return codec(oid).send
+    return codec(oid).send(settings)
 
 
 def sort_key(oid: int) -> Callable[[Any], Any] | None:

@@ -136,7 +136,7 @@ def _send_char(value: str) -> bytes:
 
 
 def _text_codec(oid: int) -> Codec:
-    return Codec(oid, plain(same), plain(same), receive_text, send_text)
+    return Codec(oid, plain(same), plain(same), plain(receive_text), plain(send_text))
 
 
 CODECS = (
@@ -147,16 +147,17 @@ CODECS = (
     _text_codec(oids.PG_NODE_TREE),
     _text_codec(oids.ACLITEM),
     Codec(
-        oids.VARCHAR, plain(same), plain(same), receive_text, send_text,
+        oids.VARCHAR, plain(same), plain(same), plain(receive_text), plain(send_text),
         coercion=varchar_coercion, typmod_in=_length_typmod_in("varchar"), typmod_out=_length_typmod_out,
     ),
     Codec(
-        oids.BPCHAR, plain(same), plain(same), receive_text, send_text, sort_key=bpchar_sort_key,
-        coercion=bpchar_coercion, typmod_in=_length_typmod_in("char"), typmod_out=_length_typmod_out,
+        oids.BPCHAR, plain(same), plain(same), plain(receive_text), plain(send_text),
+        sort_key=bpchar_sort_key, coercion=bpchar_coercion, typmod_in=_length_typmod_in("char"),
+        typmod_out=_length_typmod_out,
     ),
     Codec(
         oids.NAME, plain(truncated_name), plain(same),
-        lambda data: truncated_name(receive_text(data)), send_text,
+        plain(lambda data: truncated_name(receive_text(data))), plain(send_text),
     ),
-    Codec(oids.CHAR, plain(parse_char), plain(format_char), _receive_char, _send_char),
+    Codec(oids.CHAR, plain(parse_char), plain(format_char), plain(_receive_char), plain(_send_char)),
 )  # fmt: skip
