@@ -58,7 +58,7 @@ class Builder:
         schemas[PUBLIC] = Schema(PUBLIC, "public", 5)
         return CatalogSnapshot(
             Database(5, "postgres"), relations=self.relations, schemas=schemas, databases={},
-            roles={}, virtual=virtual_tables(),
+            roles={}, enums={}, virtual=virtual_tables(),
         )  # fmt: skip
 
     def environment(self, text: str) -> BindEnvironment:

@@ -57,6 +57,21 @@ ELEMENT_OF: Final[dict[int, int]] = {
 }  # fmt: skip
 """Array type oid -> its element type's oid."""
 
+ENUM_OIDS: Final = range(1 << 30, 1 << 31)
+"""Types with these oids are enums (even) and the arrays over them (odd, one more than their element): what a type is
+follows from its oid, and only its name and labels from a catalog. No other type has such an oid."""
+
+
+def kind_of(oid: int) -> str:
+    """How values of the type are stored, "" for a type that is not. An enum's value is its place in its order."""
+    return KIND_OF.get(oid) or ("enum" if oid in ENUM_OIDS and oid % 2 == 0 else "")
+
+
+def element_of(oid: int) -> int:
+    """The element type of an array type that can be stored, else 0."""
+    return ELEMENT_OF.get(oid) or (oid - 1 if oid in ENUM_OIDS and oid % 2 else 0)
+
+
 # Markers. The terminator of an array is below every marker, so a shorter array comes first.
 _END: Final = b"\x00"
 _NULL_FIRST: Final = b"\x01"
@@ -142,7 +157,7 @@ _PAYLOADS: Final[dict[str, Encode]] = {
     "bool": _bool, "int2": _int, "int4": _int, "int8": _int, "oid": _int, "xid8": _int,
     "float4": _float, "float8": _float, "numeric": _numeric, "text": _text, "bpchar": _bpchar,
     "bytea": _bytes, "date": _int, "time": _int, "timetz": _timetz, "timestamp": _int,
-    "interval": _interval, "uuid": _uuid,
+    "interval": _interval, "uuid": _uuid, "enum": _float,
 }  # fmt: skip
 
 
@@ -161,19 +176,19 @@ def _array_payload(element: Encode) -> Encode:
 
 
 def _payload(oid: int) -> Encode:
-    element = ELEMENT_OF.get(oid)
-    if element is not None:
+    element = element_of(oid)
+    if element:
         return _array_payload(_payload(element))
-    payload = _PAYLOADS.get(KIND_OF.get(oid, ""))
+    payload = _PAYLOADS.get(kind_of(oid))
     if payload is None:
-        kind = KIND_OF.get(oid, f"with oid {oid}")
+        kind = kind_of(oid) or f"with oid {oid}"
         raise unsupported(f"a key column of type {kind}")
     return payload
 
 
 def can_be_key(oid: int) -> bool:
     """Whether values of the type have an order that keys can carry."""
-    return KIND_OF.get(ELEMENT_OF.get(oid, oid)) in _PAYLOADS
+    return kind_of(element_of(oid) or oid) in _PAYLOADS
 
 
 # ---- columns and whole keys ----------------------------------------------------------------------

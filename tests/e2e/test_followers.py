@@ -206,6 +206,24 @@ def fetched(connection: Connection) -> int | str | None:
         return error.sqlstate
 
 
+def test_a_follower_knows_enums_as_of_what_it_reads(cluster: ClusterProcesses) -> None:
+    serving = cluster.serving()
+    with cluster.connect() as writer, follower(other_than(cluster, serving)) as reader:
+        writer.execute("CREATE TYPE mood AS ENUM ('sad', 'happy')")
+        writer.execute("CREATE TABLE moods (m mood PRIMARY KEY)")
+        writer.execute("INSERT INTO moods VALUES ('happy'), ('sad')")
+        until(lambda: exists(reader, "moods"))
+        ask = "SELECT m FROM moods WHERE m >= %s ORDER BY m"
+        until(lambda: reader.execute(ask, ("sad",)).fetchall() == [("sad",), ("happy",)])
+        writer.execute("ALTER TYPE mood ADD VALUE 'ok' BEFORE 'happy'")
+        writer.execute("INSERT INTO moods VALUES ('ok')")
+        writer.execute("ALTER TYPE mood RENAME VALUE 'happy' TO 'glad'")
+        all_of_them = [("sad",), ("ok",), ("glad",)]
+        until(lambda: reader.execute(ask, ("sad",)).fetchall() == all_of_them)
+        found = reader.execute("SELECT max(m) FROM moods", binary=True).fetchone()
+        assert found == (b"glad",)
+
+
 def test_followers_go_on_when_the_serving_node_dies(cluster: ClusterProcesses) -> None:
     serving = cluster.serving()
     rest = [n for i, n in cluster.nodes.items() if i != serving]

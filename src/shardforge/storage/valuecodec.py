@@ -20,7 +20,7 @@ from math import prod
 from typing import Any, Final, NamedTuple
 
 from shardforge.errors import unsupported
-from shardforge.keys import ELEMENT_OF, KIND_OF
+from shardforge.keys import element_of, kind_of
 
 Convert = Callable[[Any], Any]
 
@@ -78,6 +78,7 @@ _FIXED: Final[dict[str, Fixed]] = {
     "xid8": Fixed("Q", None, None),
     "float4": Fixed("f", None, None),
     "float8": Fixed("d", None, None),
+    "enum": Fixed("d", None, None),
     "date": Fixed("i", None, None),
     "time": Fixed("q", None, None),
     "timestamp": Fixed("q", None, None),
@@ -97,7 +98,7 @@ _FIXED: Final[dict[str, Fixed]] = {
 
 def fixed(oid: int) -> Fixed | None:
     """How a fixed-width type packs; None for a variable one."""
-    return _FIXED.get(KIND_OF.get(oid, ""))
+    return _FIXED.get(kind_of(oid))
 
 
 # ---- variable ------------------------------------------------------------------------------------
@@ -155,10 +156,10 @@ def variable(oid: int) -> Variable:
 
     Raises: QueryError 0A000 for a type that cannot be stored.
     """
-    element = ELEMENT_OF.get(oid)
-    if element is not None:
+    element = element_of(oid)
+    if element:
         return _array(element)
-    codec = _VARIABLE.get(KIND_OF.get(oid, ""))
+    codec = _VARIABLE.get(kind_of(oid))
     if codec is None:
         raise unsupported(f"storing values of the type with oid {oid}")
     return codec

@@ -70,11 +70,10 @@ def _parameter(value: pb.Value, type_named: TypeNamed) -> tuple[int, bytes | Non
     return 0, None, _TEXT
 
 
-def columns_of(columns: Sequence[OutputColumn]) -> list[pb.Column]:
+def columns_of(columns: Sequence[OutputColumn], settings: Settings) -> list[pb.Column]:
     """The description of a result's columns."""
-    return [
-        pb.Column(name=c.name, type=format_type(c.type, c.typmod), type_oid=c.type) for c in columns
-    ]
+    name = format_type if settings.catalog is None else settings.catalog.format_type
+    return [pb.Column(name=c.name, type=name(c.type, c.typmod), type_oid=c.type) for c in columns]
 
 
 def _maker(oid: int, settings: Settings) -> Maker:
@@ -100,7 +99,7 @@ class ResultWriter:
         self.count = 0
         self._makers = [_maker(column.type, settings) for column in columns]
         self._budget = budget
-        self._pieces = [pb.QueryResult(columns=columns_of(columns)).SerializeToString()]
+        self._pieces = [pb.QueryResult(columns=columns_of(columns, settings)).SerializeToString()]
         budget.spend(len(self._pieces[0]))
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:

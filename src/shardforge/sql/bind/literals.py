@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from shardforge.keys import ENUM_OIDS
 from shardforge.sql.bind.arrays import bind_array
 from shardforge.sql.bind.casts import (
     EXPLICIT,
@@ -18,8 +19,9 @@ from shardforge.sql.bind.pathways import category, element_of
 from shardforge.sql.bind.scope import Node, Scope
 from shardforge.sql.bind.tree import Call, Const, Expression, Param
 from shardforge.sql.bind.typenames import strings, type_of_node
+from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.types import oids
-from shardforge.sql.types.registry import input_function
+from shardforge.sql.types.registry import input_function, stored_enum
 
 _INT8_MAX = 2**63 - 1
 
@@ -86,6 +88,9 @@ def _bind_cast(scope: Scope, node: Node) -> Expression:
         expression = bind(scope, argument)
     if expression.type == oids.UNKNOWN and "A_Const" in argument:
         location = argument["A_Const"].get("location", 0)
+    stored = _stored_enum(scope, node["typeName"], expression, target)
+    if stored is not None:
+        return stored
     made = coerce_to_target(scope, expression, target, typmod, EXPLICIT, location)
     if made is None:
         raise scope.shared.error(
@@ -94,6 +99,23 @@ def _bind_cast(scope: Scope, node: Node) -> Expression:
             location,
         )
     return made
+
+
+def _stored_enum(scope: Scope, name: Node, expression: Expression, target: int) -> Const | None:
+    """A constant of an enum (or an array of them) as only stored text spells it: its number, cast to the type's oid."""
+    if target not in ENUM_OIDS or not isinstance(expression, Const):
+        return None
+    inner = element_of(expression.type) or expression.type
+    if inner != oids.FLOAT8 or stored_enum(strings(name["names"])[-1]) is None:
+        return None
+    catalog: CatalogSnapshot | None = scope.shared.catalog
+    enum = None if catalog is None else catalog.enum_by_id(target)
+    if enum is not None:  # users may write it too, so it has to be a value of the type
+        value = expression.value
+        given = {value} if isinstance(value, float) else set(value.elements if value else ())
+        if not given <= {None, *(label.order for label in enum.labels)}:
+            return None
+    return Const(expression.value, target)
 
 
 # ---------------------------------------------------------------- SQL's own values

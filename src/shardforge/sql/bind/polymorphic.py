@@ -40,7 +40,7 @@ def consistent(actual: Sequence[int], declared: Sequence[int]) -> bool:
     for given, wanted in zip(actual, declared, strict=True):
         if wanted in _ELEMENTS:
             non_array |= wanted == oids.ANYNONARRAY
-            if wanted == oids.ANYENUM and given != oids.UNKNOWN:
+            if wanted == oids.ANYENUM and given != oids.UNKNOWN and not _is_enum(given):
                 return False
             if given != oids.UNKNOWN:
                 if element and given != element:
@@ -78,6 +78,11 @@ def _is_range(oid: int) -> bool:
     return found is not None and found.kind in ("r", "m")
 
 
+def _is_enum(oid: int) -> bool:
+    found = find_type(oid)
+    return found is not None and found.kind == "e"
+
+
 def _common(types: Sequence[int]) -> int | tuple[int, int]:
     from shardforge.sql.bind.pathways import can_coerce, common_type
 
@@ -92,7 +97,7 @@ class _Solution:
 
     def __init__(self, actual: Sequence[int], declared: Sequence[int]) -> None:
         self.element = self.array = self.compatible = 0
-        self._non_array = False
+        self._non_array = self._enum = False
         self._unknowns = False
         self._solve_elements(actual, declared)
         self._solve_compatible(actual, declared)
@@ -106,6 +111,7 @@ class _Solution:
                 continue
             present = True
             self._non_array |= wanted == oids.ANYNONARRAY
+            self._enum |= wanted == oids.ANYENUM
             if given == oids.UNKNOWN:
                 self._unknowns = True
             elif wanted == oids.ANYARRAY:
@@ -126,6 +132,10 @@ class _Solution:
             raise QueryError(
                 f"type matched to anynonarray is an array type: {format_type(self.element)}",
                 "42804",
+            )
+        if self._enum and not _is_enum(self.element):
+            raise QueryError(
+                f"type matched to anyenum is not an enum type: {format_type(self.element)}", "42804"
             )
 
     def _reconcile(self) -> None:

@@ -11,6 +11,7 @@ from shardforge.sql.bind.scope import Node, Scope, Shared
 from shardforge.sql.bind.select import bind_query
 from shardforge.sql.bind.tree import BoundStatement, Delete, Expression, Insert, Update
 from shardforge.sql.bind.update import bind_delete, bind_update
+from shardforge.sql.catalog.typenames import naming_types
 
 _SHOWN = {"MergeStmt": "MERGE"}
 
@@ -29,17 +30,18 @@ def bind_statement(node: Node, env: BindEnvironment) -> BoundStatement:
     shared = Shared(env)
     scope = Scope(shared)
     ((kind, inner),) = node.items()
-    try:
-        if kind == "SelectStmt":
-            bound: BoundStatement = bind_query(scope, inner)
-        elif kind in ("InsertStmt", "UpdateStmt", "DeleteStmt"):
-            bound = bind_change(scope, kind, inner)
-        else:
-            raise unsupported(_SHOWN.get(kind, kind))
-    except RecursionError:
-        raise too_deep() from None
-    check_parameters(shared)
-    return bound
+    with naming_types(env.catalog, env.search_path):
+        try:
+            if kind == "SelectStmt":
+                bound: BoundStatement = bind_query(scope, inner)
+            elif kind in ("InsertStmt", "UpdateStmt", "DeleteStmt"):
+                bound = bind_change(scope, kind, inner)
+            else:
+                raise unsupported(_SHOWN.get(kind, kind))
+        except RecursionError:
+            raise too_deep() from None
+        check_parameters(shared)
+        return bound
 
 
 def check_parameters(shared: Shared) -> None:

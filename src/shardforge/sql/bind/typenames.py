@@ -10,9 +10,9 @@ from typing import Any
 from shardforge.errors import DatabaseError
 from shardforge.sql.bind.environment import BindEnvironment
 from shardforge.sql.bind.scope import Node, Shared
-from shardforge.sql.catalog.descriptors import Table, View
+from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.types import oids
-from shardforge.sql.types.registry import find_type, type_named, typmod_in
+from shardforge.sql.types.registry import find_type, stored_enum, type_named, typmod_in
 
 
 def strings(items: list[Node]) -> list[str]:
@@ -47,29 +47,23 @@ def type_of_node(shared: Shared, node: Node) -> tuple[int, int]:
 
 
 def lookup_type(shared: Shared, names: list[str], location: int | None) -> tuple[int, str]:
-    """(oid, written name) of a type: PostgreSQL's own, or the row type of a relation."""
+    """(oid, written name) of a type: PostgreSQL's own, an enum, or the row type of a relation."""
     schema, name = (names[-2] if len(names) > 1 else None), names[-1]
     if schema in (None, "pg_catalog"):
         found = type_named(name)
         if found is not None and found.kind != "c":
             return found.oid, name
-    oid = _row_type(shared, schema, name)
+        stored = stored_enum(name) if schema else None
+        catalog: CatalogSnapshot | None = shared.catalog
+        if stored is not None and (catalog is None or catalog.enum_by_id(stored.oid) is not None):
+            return stored.oid, name
+    oid = shared.catalog.user_type(schema, name, shared.env.search_path)
     if oid:
         return oid, name
     if schema is not None and shared.catalog.schema_by_name(schema) is None:
         raise shared.error(f'schema "{schema}" does not exist', "3F000", location)
     shown = ".".join(names)
     raise shared.error(f'type "{shown}" does not exist', "42704", location)
-
-
-def _row_type(shared: Shared, schema: str | None, name: str) -> int:
-    try:
-        relation = shared.catalog.relation(schema, name, shared.env.search_path)
-    except DatabaseError:
-        return 0
-    if isinstance(relation, (Table, View)):
-        return relation.type_oid
-    return 0
 
 
 def _typmod(shared: Shared, oid: int, name: str, items: list[Node], location: int | None) -> int:

@@ -17,7 +17,15 @@ import msgspec
 
 from shardforge.errors import StorageError
 from shardforge.keys import meta_key
-from shardforge.sql.catalog.descriptors import Database, Role, Schema, Sequence, Table, View
+from shardforge.sql.catalog.descriptors import (
+    Database,
+    Enum,
+    Role,
+    Schema,
+    Sequence,
+    Table,
+    View,
+)
 from shardforge.sql.catalog.snapshot import Descriptor
 
 _TAGS: Final[dict[type, bytes]] = {
@@ -27,6 +35,7 @@ _TAGS: Final[dict[type, bytes]] = {
     Schema: b"n",
     Database: b"d",
     Role: b"r",
+    Enum: b"e",
 }
 _encoder = msgspec.msgpack.Encoder()
 _DECODERS: Final[dict[bytes, msgspec.msgpack.Decoder[Any]]] = {

@@ -9,11 +9,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from shardforge.sql.catalog.descriptors import Check, ForeignKey, Index, IndexColumn, Table, View
+from shardforge.sql.catalog.descriptors import (
+    Check,
+    Enum,
+    ForeignKey,
+    Index,
+    IndexColumn,
+    Table,
+    View,
+)
 from shardforge.sql.catalog.expressions import bind_stored, columns_of
 from shardforge.sql.catalog.quoting import quote_identifier, quote_qualified
 from shardforge.sql.catalog.ruleutils import expression_text, visible_names
 from shardforge.sql.catalog.snapshot import CatalogSnapshot, Relation
+from shardforge.sql.catalog.typenames import enum_name, visible_types
 
 _ACTIONS: Final = {"r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
@@ -74,7 +83,17 @@ class Definitions:
     def expression(self, table: Table, text: str, *, pretty: bool = False) -> str:
         """A stored expression over the table's columns."""
         shown = _pretty(text, _shape(table), _Same(table)) if pretty else text
-        return visible_names(shown, self.name_by_id)
+        return self.visible(shown)
+
+    def visible(self, text: str) -> str:
+        """Stored text with names instead of oids."""
+        return visible_types(
+            visible_names(text, self.name_by_id), self._snapshot, self._search_path
+        )
+
+    def enum_name(self, enum: Enum) -> str:
+        """`name` of an enum type."""
+        return enum_name(enum, self._snapshot, self._search_path)
 
     # ---- indexes ---------------------------------------------------------------------------------
 

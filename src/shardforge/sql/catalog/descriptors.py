@@ -175,6 +175,8 @@ class View(msgspec.Struct, frozen=True):
     array_type_oid: int = 0
     temporary_session: int = 0
     options: tuple[str, ...] = ()
+    depends_on_types: tuple[int, ...] = ()
+    """The enums that the query or its columns use."""
 
 
 class Sequence(msgspec.Struct, frozen=True):
@@ -200,6 +202,28 @@ class Sequence(msgspec.Struct, frozen=True):
     temporary_session: int = 0
     identity: bool = False
     """Made by GENERATED ... AS IDENTITY: an internal part of its column."""
+
+
+class EnumLabel(msgspec.Struct, frozen=True):
+    """A label of an enum: `order` is its stored value, its own for ever; labels are ordered by it."""
+
+    id: int
+    """pg_enum.oid."""
+    name: str
+    order: float
+
+
+class Enum(msgspec.Struct, frozen=True):
+    """An enum type. Its oid tells that it is one (see `keys.ENUM_OIDS`); the array over it has the next."""
+
+    id: int
+    name: str
+    schema_id: int
+    labels: tuple[EnumLabel, ...]
+    """In order."""
+    owner: int = 10
+    version: int = 1
+    comment: str | None = None
 
 
 class Schema(msgspec.Struct, frozen=True):

@@ -11,19 +11,26 @@ from collections.abc import Sequence
 from typing import Final
 
 from shardforge.errors import QueryError
+from shardforge.keys import ENUM_OIDS
 from shardforge.sql import pgdata
 from shardforge.sql.catalog.definitions import Definitions
+from shardforge.sql.catalog.descriptors import Enum, EnumLabel, Table, View
 from shardforge.sql.catalog.descriptors import (
     Sequence as SequenceDescriptor,
 )
-from shardforge.sql.catalog.descriptors import Table, View
 from shardforge.sql.catalog.quoting import quote_identifier, quote_qualified
-from shardforge.sql.catalog.ruleutils import visible_names
 from shardforge.sql.catalog.sequences import SequenceFunctions, SequenceState, SequenceStore
 from shardforge.sql.catalog.snapshot import CatalogSnapshot, IndexRelation, Relation
+from shardforge.sql.catalog.typenames import visible_types
 from shardforge.sql.catalog.virtual.relations import system_descriptions
 from shardforge.sql.parse import parse_type_name
-from shardforge.sql.types.registry import array_of, find_type, format_type, type_named
+from shardforge.sql.types.registry import (
+    array_of,
+    find_type,
+    format_type,
+    type_by_oid,
+    type_named,
+)
 
 _PART: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s".][^\s".]*))\s*(\.|$)')
 
@@ -55,6 +62,8 @@ class CatalogFunctions:
         self.snapshot = snapshot
         self.search_path = search_path
         self._definitions = Definitions(snapshot, search_path)
+        self._labels: dict[int, dict[float, str]] = {}
+        """Of enums met so far: value to label."""
         self._sequences = (
             None
             if sequences is None
@@ -106,26 +115,78 @@ class CatalogFunctions:
         found = type_named(names[-1]) if len(names) == 1 or names[0] == "pg_catalog" else None
         if found is None:
             schema = names[0] if len(names) == 2 else None
-            relation = self.snapshot.relation(schema, names[-1], self.search_path)
-            if isinstance(relation, (Table, View)):
-                return relation.array_type_oid if node.get("arrayBounds") else relation.type_oid
-            raise QueryError(f'type "{".".join(names)}" does not exist', "42704")
+            oid = self.snapshot.user_type(schema, names[-1], self.search_path)
+            if not oid:
+                raise QueryError(f'type "{".".join(names)}" does not exist', "42704")
+            row = self.snapshot.row_type(oid)
+            if row is not None:
+                return row.array_type_oid if node.get("arrayBounds") else oid
+            found = type_by_oid(oid)
         array = array_of(found) if node.get("arrayBounds") else None
         return found.oid if array is None else array.oid
 
     def regtype_out(self, oid: int) -> str:
         """The type's SQL name."""
-        if oid == 0:
-            return "-"
-        if find_type(oid) is not None:
-            return format_type(oid, None)
+        shown = self.format_type(oid, None)
+        return str(oid) if shown == "???" else shown
+
+    def format_type(self, oid: int, typmod: int | None) -> str:
+        """The type's SQL name with its modifier, names of enums and row types among them; ??? for no type."""
+        if oid in ENUM_OIDS and self.snapshot.enum_by_id(oid) is None:
+            return "???"
+        if find_type(oid) is not None or oid == 0:
+            return visible_types(format_type(oid, typmod), self.snapshot, self.search_path)
         for relation in self.snapshot.relations():
             if isinstance(relation, (Table, View)) and oid in (
                 relation.type_oid, relation.array_type_oid,
             ):  # fmt: skip
                 name = self._definitions.name(relation)
                 return name if oid == relation.type_oid else f"{name}[]"
-        return str(oid)
+        return "???"
+
+    # ---- enums -----------------------------------------------------------------------------------
+
+    def enum_labels(self, oid: int) -> list[EnumLabel]:
+        """The labels of an enum type, in order. Raises: 55P04 when one of them may not be used yet."""
+        enum = self._enum(oid)
+        for label in enum.labels:
+            self._require_safe(enum, label)
+        return list(enum.labels)
+
+    def enum_in(self, oid: int, text: str) -> float:
+        """The value with a label. Raises: 22P02, 55P04."""
+        enum = self._enum(oid)
+        for label in enum.labels:
+            if label.name == text:
+                self._require_safe(enum, label)
+                return label.order
+        raise QueryError(
+            f'invalid input value for enum {self.format_type(oid, None)}: "{text}"', "22P02"
+        )
+
+    def enum_out(self, oid: int, value: float) -> str:
+        """The label of a value."""
+        known = self._labels.get(oid)
+        if known is None:
+            labels = self._enum(oid).labels
+            known = self._labels[oid] = {label.order: label.name for label in labels}
+        found = known.get(value)
+        if found is None:
+            raise QueryError(f"cache lookup failed for enum {oid}, value {value}", "XX000")
+        return found
+
+    def _enum(self, oid: int) -> Enum:
+        found = self.snapshot.enum_by_id(oid)
+        if found is None:
+            raise QueryError(f"cache lookup failed for type {oid}", "XX000")
+        return found
+
+    def _require_safe(self, enum: Enum, label: EnumLabel) -> None:
+        if not self.snapshot.is_safe(enum, label):
+            raise QueryError(
+                f'unsafe use of new value "{label.name}" of enum type {self._definitions.enum_name(enum)}', "55P04",
+                hint="New enum values must be committed before they can be used.",
+            )  # fmt: skip
 
     def regnamespace_in(self, text: str) -> int:
         """The oid of a schema. Raises: 3F000."""
@@ -186,7 +247,10 @@ class CatalogFunctions:
         return self.snapshot.is_visible(relation, self.search_path)
 
     def type_is_visible(self, oid: int) -> bool | None:
-        """Whether the bare name finds this row type (or the array over it)."""
+        """Whether the bare name finds this enum, row type, or the array over it."""
+        enum = self.snapshot.enum_by_id(oid)
+        if enum is not None:
+            return self.snapshot.user_type(None, enum.name, self.search_path) == enum.id
         for relation in self.snapshot.relations():
             if isinstance(relation, (Table, View)) and oid in (
                 relation.type_oid, relation.array_type_oid,
@@ -206,7 +270,7 @@ class CatalogFunctions:
         if isinstance(found, IndexRelation):
             found = found.table
         if not isinstance(found, Table):
-            return visible_names(text, self._definitions.name_by_id)
+            return self._definitions.visible(text)
         return self._definitions.expression(found, text, pretty=pretty)
 
     def get_constraintdef(self, oid: int, pretty: bool) -> str | None:
@@ -268,6 +332,10 @@ class CatalogFunctions:
             schema = self.snapshot.schema_by_id(oid)
             if schema is not None and schema.comment is not None:
                 return schema.comment
+        if catalog in (None, "pg_type"):
+            enum = self.snapshot.enum_by_id(oid)
+            if enum is not None:
+                return enum.comment if enum.id == oid else None
         if catalog in (None, "pg_constraint"):
             comment = self._constraint_comment(oid)
             if comment is not None:

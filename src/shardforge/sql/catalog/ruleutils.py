@@ -15,10 +15,12 @@ from functools import cache
 from typing import Any, Final
 
 from shardforge.errors import unsupported
+from shardforge.keys import ENUM_OIDS
 from shardforge.sql import pgdata
 from shardforge.sql.bind import tree
 from shardforge.sql.catalog.quoting import quote_identifier, quote_literal
-from shardforge.sql.types.registry import format_type, output_function
+from shardforge.sql.catalog.typenames import stored_cast
+from shardforge.sql.types.registry import format_type, is_array, output_function
 
 UNKNOWN, BOOL, INT4, NUMERIC, REGCLASS = 705, 16, 23, 1700, 2205
 _CASTS: Final = (tree.Relabel, tree.IoCast, tree.ArrayCast, tree.LengthCoercion)
@@ -149,7 +151,7 @@ class _Printer:
         return ", ".join(self.show(item) for item in items)
 
     def _const(self, e: tree.Const) -> str:
-        text = _constant(e.value, e.type, e.typmod)
+        text = constant_text(e.value, e.type, e.typmod)
         digits = text.removesuffix("'::numeric").removeprefix("'")
         if e.type == NUMERIC and digits.isdigit():
             # An integer that the binder has made numeric: PostgreSQL keeps, and shows, the conversion.
@@ -277,10 +279,12 @@ def _quoted(value: Any, oid: int) -> str:
         return "NULL"
     if oid == REGCLASS:
         return f"'{value}'"
-    return quote_literal(output_function(oid, _PlainSettings())(value))
+    text = output_function(oid, _PlainSettings())(value)
+    return stored_cast(text, array=is_array(oid)) if oid in ENUM_OIDS else quote_literal(text)
 
 
-def _constant(value: Any, oid: int, typmod: int) -> str:
+def constant_text(value: Any, oid: int, typmod: int) -> str:
+    """A constant as SQL, its type written out where the bare value would have another."""
     if value is None:
         return f"NULL::{format_type(oid, typmod)}" if oid != UNKNOWN else "NULL"
     if oid == BOOL:

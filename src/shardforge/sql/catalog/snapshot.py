@@ -17,8 +17,11 @@ from typing import Final, NamedTuple, TypeAlias
 
 from shardforge.errors import QueryError
 from shardforge.ids import TableId
+from shardforge.keys import element_of
 from shardforge.sql.catalog.descriptors import (
     Database,
+    Enum,
+    EnumLabel,
     Index,
     Role,
     Schema,
@@ -69,7 +72,7 @@ class IndexRelation:
 
 StoredRelation: TypeAlias = Table | View | SequenceDescriptor
 Relation: TypeAlias = Table | View | SequenceDescriptor | IndexRelation | VirtualTable
-Descriptor: TypeAlias = Table | View | SequenceDescriptor | Schema | Database | Role
+Descriptor: TypeAlias = Table | View | SequenceDescriptor | Enum | Schema | Database | Role
 
 KIND_OF: Final[dict[type, str]] = {
     Table: "relation",
@@ -78,6 +81,7 @@ KIND_OF: Final[dict[type, str]] = {
     Schema: "schema",
     Database: "database",
     Role: "role",
+    Enum: "type",
 }
 
 
@@ -96,7 +100,10 @@ class CatalogSnapshot:
 
     __slots__ = (
         "_by_name",
+        "_committed_enums",
         "_databases",
+        "_enum_names",
+        "_enums",
         "_indexes",
         "_relations",
         "_roles",
@@ -118,6 +125,7 @@ class CatalogSnapshot:
         schemas: Mapping[int, Schema],
         databases: Mapping[int, Database],
         roles: Mapping[int, Role],
+        enums: Mapping[int, Enum],
         virtual: Mapping[tuple[str, str], VirtualTable],
     ) -> None:
         self.version = next(_versions)
@@ -126,6 +134,9 @@ class CatalogSnapshot:
         self.changes: tuple[Change, ...] = ()
         """The session's own uncommitted changes, when this is an overlay."""
         self.virtual = virtual
+        self._enums: dict[int, Enum] = {}
+        self._committed_enums = self._enums
+        self._enum_names: dict[tuple[int, str], Enum] = {}
         self._relations: dict[int, StoredRelation] = {}
         self._by_name: dict[tuple[int, str], StoredRelation | IndexRelation] = {}
         self._indexes: dict[int, IndexRelation] = {}
@@ -138,6 +149,8 @@ class CatalogSnapshot:
             self._add_schema(schema)
         for relation in relations.values():
             self._add_relation(relation)
+        for enum in enums.values():
+            self._add_enum(enum)
 
     # ---- derived snapshots -----------------------------------------------------------------------
 
@@ -157,6 +170,7 @@ class CatalogSnapshot:
             copy._apply(change)
         copy.base_version = copy.version
         copy.changes = ()
+        copy._committed_enums = copy._enums
         return copy
 
     def _copy(self) -> CatalogSnapshot:
@@ -166,6 +180,9 @@ class CatalogSnapshot:
         copy.database = self.database
         copy.changes = self.changes
         copy.virtual = self.virtual
+        copy._committed_enums = self._committed_enums
+        copy._enums = self._enums.copy()
+        copy._enum_names = self._enum_names.copy()
         copy._relations = self._relations.copy()
         copy._by_name = self._by_name.copy()
         copy._indexes = self._indexes.copy()
@@ -192,6 +209,14 @@ class CatalogSnapshot:
                 del self._schema_names[old.name]
             if isinstance(descriptor, Schema):
                 self._add_schema(descriptor)
+        elif change.kind == "type":
+            if change.database_id != self.database.id:
+                return
+            gone = self._enums.pop(change.id, None)
+            if gone is not None:
+                del self._enum_names[gone.schema_id, gone.name]
+            if isinstance(descriptor, Enum):
+                self._add_enum(descriptor)
         elif change.kind == "role":
             self._roles.pop(change.id, None)
             if isinstance(descriptor, Role):
@@ -206,6 +231,10 @@ class CatalogSnapshot:
     def _add_schema(self, schema: Schema) -> None:
         self._schemas[schema.id] = schema
         self._schema_names[schema.name] = schema
+
+    def _add_enum(self, enum: Enum) -> None:
+        self._enums[enum.id] = enum
+        self._enum_names[enum.schema_id, enum.name] = enum
 
     def _add_relation(self, relation: StoredRelation) -> None:
         self._relations[relation.id] = relation
@@ -337,6 +366,60 @@ class CatalogSnapshot:
         """The relation whose rows a composite type describes."""
         found = self._row_types.get(oid)
         return found if isinstance(found, (Table, View)) else None
+
+    # ---- enums -----------------------------------------------------------------------------------
+
+    def enums(self) -> Iterator[Enum]:
+        """Every enum type."""
+        return iter(self._enums.values())
+
+    def enum_by_id(self, oid: int) -> Enum | None:
+        """The enum with an oid, or the one whose array has it."""
+        return self._enums.get(oid) or self._enums.get(element_of(oid))
+
+    def enum_in(self, schema: Schema, name: str) -> Enum | None:
+        """The enum of that name in one schema."""
+        return self._enum_names.get((schema.id, name))
+
+    def is_safe(self, enum: Enum, label: EnumLabel) -> bool:
+        """Whether values may have the label: whoever can read them must know it, so it must be committed first.
+
+        In a type that is new itself every label is: its columns are new too.
+        """
+        known = self._committed_enums.get(enum.id)
+        return known is None or any(label.id == other.id for other in known.labels)
+
+    def array_name(self, enum: Enum) -> str:
+        """The name of the array over an enum: with as many underscores in front as make it unlike other enums'."""
+        name = f"_{enum.name}".encode()[:63].decode(errors="ignore")
+        while (enum.schema_id, name) in self._enum_names:
+            name = f"_{name}".encode()[:63].decode(errors="ignore")
+        return name
+
+    def user_type(self, schema: str | None, name: str, search_path: Sequence[str] = ()) -> int:
+        """The oid of the enum, array over one, or row type that a name means; 0 for none, or for no such schema."""
+        for entry in search_path if schema is None else (schema,):
+            if entry == "pg_temp" and search_path:
+                entry = search_path[0]
+            known = self.schema_by_name(entry)
+            if known is not None:
+                found = self._type_in(known, name)
+                if found:
+                    return found
+        return 0
+
+    def _type_in(self, schema: Schema, name: str) -> int:
+        enum = self._enum_names.get((schema.id, name))
+        if enum is not None:
+            return enum.id
+        relation = self._by_name.get((schema.id, name))
+        if isinstance(relation, (Table, View)):
+            return relation.type_oid
+        if name.startswith("_"):
+            for enum in self._enums.values():
+                if enum.schema_id == schema.id and self.array_name(enum) == name:
+                    return enum.id + 1
+        return 0
 
     # ---- schemas, databases, roles ---------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from shardforge.sql.catalog.descriptors import (
     PUBLIC_SCHEMA,
     SUPERUSER,
     Database,
+    Enum,
     Role,
     Schema,
     Sequence,
@@ -283,8 +284,10 @@ class CatalogStore:
         inside = self.current(database)
         oid = inside.database.id
         stored = [s for s in inside.schemas() if s.id not in SYSTEM_SCHEMAS.values()]
-        return [Change("relation", oid, r.id, None) for r in inside.relations()] + [
-            Change("schema", oid, s.id, None) for s in stored
+        return [
+            *(Change("relation", oid, r.id, None) for r in inside.relations()),
+            *(Change("type", oid, e.id, None) for e in inside.enums()),
+            *(Change("schema", oid, s.id, None) for s in stored),
         ]
 
     def _publish_databases(self, snapshot: CatalogSnapshot, changes: tuple[Change, ...]) -> None:
@@ -300,6 +303,7 @@ class CatalogStore:
                     schemas={s.id: s for s in SYSTEM_SCHEMA_DESCRIPTORS},
                     databases={d.id: d for d in snapshot.databases()},
                     roles={r.id: r for r in snapshot.roles()},
+                    enums={},
                     virtual=self._virtual,
                 )
                 self._current[change.id] = created.advanced(changes)
@@ -353,6 +357,8 @@ def names_of(database_id: int, descriptor: Descriptor) -> list[bytes]:
         ]
     if isinstance(descriptor, (View, Sequence)):
         return [codec.name_key("relation", database_id, descriptor.schema_id, descriptor.name)]
+    if isinstance(descriptor, Enum):
+        return [codec.name_key("type", database_id, descriptor.schema_id, descriptor.name)]
     return [codec.name_key(KIND_OF[type(descriptor)], database_id, 0, descriptor.name)]
 
 
@@ -390,6 +396,7 @@ def _snapshots(
     roles: dict[int, Role] = {}
     schemas: dict[int, dict[int, Schema]] = {}
     relations: dict[int, dict[int, StoredRelation]] = {}
+    enums: dict[int, dict[int, Enum]] = {}
     for _, database_id, descriptor in descriptors:
         if isinstance(descriptor, Database):
             databases[descriptor.id] = descriptor
@@ -397,6 +404,8 @@ def _snapshots(
             roles[descriptor.id] = descriptor
         elif isinstance(descriptor, Schema):
             schemas.setdefault(database_id, {})[descriptor.id] = descriptor
+        elif isinstance(descriptor, Enum):
+            enums.setdefault(database_id, {})[descriptor.id] = descriptor
         else:
             relations.setdefault(database_id, {})[descriptor.id] = descriptor
     system = {schema.id: schema for schema in SYSTEM_SCHEMA_DESCRIPTORS}
@@ -407,6 +416,7 @@ def _snapshots(
             schemas=system | schemas.get(database.id, {}),
             databases=databases,
             roles=roles,
+            enums=enums.get(database.id, {}),
             virtual=virtual,
         )
         for database in databases.values()

@@ -14,19 +14,13 @@ from msgspec.structs import replace
 
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.bind import bind_default, tree
-from shardforge.sql.catalog.descriptors import Column, Index, Table
+from shardforge.sql.catalog.descriptors import Column, Table
 from shardforge.sql.catalog.expressions import columns_of, parts
 from shardforge.sql.catalog.quoting import quote_identifier
 from shardforge.sql.catalog.ruleutils import expression_text
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl import table_builder as build
-from shardforge.sql.ddl.alter_constraints import (
-    add_foreign_key,
-    add_key,
-    drop_key,
-    remove_foreign_key,
-    without_check,
-)
+from shardforge.sql.ddl.alter_constraints import add_foreign_key, add_key
 from shardforge.sql.ddl.backfill import (
     Evaluate,
     contains_nulls,
@@ -40,9 +34,15 @@ from shardforge.sql.ddl.backfill import (
 )
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.definition import ColumnDefinition, Definition, read_column
-from shardforge.sql.ddl.dependencies import Dependents, DropPlan, describe, settle
+from shardforge.sql.ddl.dependencies import (
+    Dependents,
+    DropPlan,
+    describe,
+    generated_from,
+    settle,
+)
 from shardforge.sql.ddl.drop import remove
-from shardforge.sql.ddl.drop_index import remove_index
+from shardforge.sql.ddl.drop_column import remove_column
 from shardforge.sql.ddl.sequence_ddl import change_sequence
 from shardforge.sql.ddl.types import column_type
 from shardforge.sql.parse import deparse_expression
@@ -166,20 +166,18 @@ async def drop_column(ddl: Ddl, table: Table, command: Node) -> Table:
             raise QueryError(f'column "{name}" of relation "{table.name}" does not exist', "42703")
         ddl.notice(f'column "{name}" of relation "{table.name}" does not exist, skipping')
         return table
-    if column.id in table.sharding.shard_key:
-        raise unsupported(f'dropping shard_key column "{name}"')
     cascade = command.get("behavior") == "DROP_CASCADE"
     plan = DropPlan()
     plan.columns[table.id, column.id] = (table, column)
     Dependents(ddl, plan).expand()
-    dependent = _generated_from(ddl, table, column)
+    dependent = generated_from(ddl, table, column)
     what = f"column {name} of {describe(ddl, table)}"
     for other in dependent:
         plan.reports.append((f"column {other.name} of {describe(ddl, table)}", what))
     settle(ddl, plan, what, cascade=cascade)
     await remove(ddl, plan)
     for gone in (column, *dependent):
-        table = await _remove_column(ddl, _current(ddl, table), gone)
+        table = await remove_column(ddl, _current(ddl, table), gone)
     return table
 
 
@@ -187,53 +185,6 @@ def _current(ddl: Ddl, table: Table) -> Table:
     found = ddl.catalog.table_by_id(table.id)
     assert found is not None, "the table is locked"
     return found
-
-
-def _generated_from(ddl: Ddl, table: Table, column: Column) -> list[Column]:
-    return [
-        other
-        for other in build.visible_columns(table)
-        if other.generated is not None
-        and column.id in columns_of(expressions.bind(ddl, table, other.generated))
-    ]
-
-
-def index_uses(ddl: Ddl, table: Table, index: Index, column_id: int) -> bool:
-    """Whether an index has the column in its key, its INCLUDE list or its expressions."""
-    if column_id in index.include or any(p.column_id == column_id for p in index.columns):
-        return True
-    texts = [p.expression for p in index.columns] + [index.predicate]
-    return any(
-        column_id in columns_of(expressions.bind(ddl, table, text))
-        for text in texts
-        if text is not None
-    )
-
-
-async def _remove_column(ddl: Ddl, table: Table, column: Column) -> Table:
-    for index in build.public_indexes(table):
-        if index_uses(ddl, table, index, column.id):
-            if index.primary:
-                table = await drop_key(ddl, table, index)
-            else:
-                table = await remove_index(ddl, table, index)
-    for check in table.checks:
-        used = columns_of(expressions.bind(ddl, table, check.expression))
-        if column.id in used:
-            table = without_check(table, check)
-    for key in table.foreign_keys:
-        if column.id in key.columns:
-            table = await remove_foreign_key(ddl, table, key.oid)
-    gone = replace(
-        column, name=f"........pg.dropped.{column.id}........", dropped=True, not_null=False,
-        default=None, generated=None, identity="", missing=None,
-    )  # fmt: skip
-    table = build.replace_column(table, gone)
-    comments = {k: v for k, v in table.column_comments.items() if k != column.id}
-    table = replace(
-        table, layouts=(*table.layouts, build.row_layout(table)), column_comments=comments
-    )
-    return await _put(ddl, table)
 
 
 # ---- type ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from shardforge.sql.ddl import table_builder as build
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.create_index import rename_index
 from shardforge.sql.ddl.databases import rename_database
+from shardforge.sql.ddl.enum_types import move_enum, own_enum, rename_enum
 from shardforge.sql.ddl.names import (
     WORDS,
     checked_name,
@@ -27,6 +28,7 @@ from shardforge.sql.ddl.names import (
     refuse_kind,
     schema_of,
     shown,
+    strings,
     system_catalog,
 )
 from shardforge.sql.ddl.roles import rename_role
@@ -52,6 +54,7 @@ _TAG = {
     "OBJECT_SCHEMA": "ALTER SCHEMA",
     "OBJECT_DATABASE": "ALTER DATABASE",
     "OBJECT_ROLE": "ALTER ROLE",
+    "OBJECT_TYPE": "ALTER TYPE",
 }
 
 
@@ -72,7 +75,7 @@ def find_altered(ddl: Ddl, node: Node, kind: str) -> Stored | IndexRelation | No
 
 
 async def rename(ddl: Ddl, node: Node) -> str:
-    """RENAME of a relation, column, constraint, schema, database or role."""
+    """RENAME of a relation, column, constraint, type, schema, database or role."""
     kind, name = node["renameType"], checked_name(node["newname"])
     if kind == "OBJECT_COLUMN":
         await _rename_column(ddl, node, name)
@@ -86,6 +89,8 @@ async def rename(ddl: Ddl, node: Node) -> str:
         await rename_database(ddl, node["subname"], name)
     elif kind == "OBJECT_ROLE":
         await rename_role(ddl, node["subname"], name)
+    elif kind == "OBJECT_TYPE":
+        await rename_enum(ddl, strings(node["object"]["List"]["items"]), name)
     elif kind in _KIND:
         found = find_altered(ddl, node, kind)
         if isinstance(found, IndexRelation):
@@ -200,6 +205,9 @@ async def _rename_constraint(ddl: Ddl, node: Node, name: str) -> None:
 async def alter_schema(ddl: Ddl, node: Node) -> str:
     """ALTER ... SET SCHEMA; owned sequences move along."""
     kind = node["objectType"]
+    if kind == "OBJECT_TYPE":
+        await move_enum(ddl, strings(node["object"]["List"]["items"]), node["newschema"])
+        return _TAG[kind]
     if kind not in _KIND:
         raise unsupported(f"ALTER {kind.removeprefix('OBJECT_')} SET SCHEMA")
     found = find_altered(ddl, node, kind)
@@ -236,7 +244,7 @@ async def alter_schema(ddl: Ddl, node: Node) -> str:
 
 
 async def alter_owner(ddl: Ddl, node: Node) -> str:
-    """ALTER SCHEMA and DATABASE OWNER TO (a relation's comes as ALTER TABLE)."""
+    """ALTER SCHEMA, DATABASE and TYPE OWNER TO (a relation's comes as ALTER TABLE)."""
     kind, owner = node["objectType"], ddl.role(node["newowner"])
     name = node["object"].get("String", {}).get("sval", "")
     if kind == "OBJECT_SCHEMA":
@@ -247,6 +255,8 @@ async def alter_owner(ddl: Ddl, node: Node) -> str:
         if database is None:
             raise QueryError(f'database "{name}" does not exist', "3D000")
         await ddl.put(replace(database, owner=owner.id))
+    elif kind == "OBJECT_TYPE":
+        await own_enum(ddl, strings(node["object"]["List"]["items"]), owner.id)
     else:
         raise unsupported(f"ALTER {kind.removeprefix('OBJECT_')} OWNER TO")
     return _TAG[kind]

@@ -13,6 +13,7 @@ from shardforge.errors import QueryError, unsupported
 from shardforge.sql.catalog.descriptors import Sequence, Table, View
 from shardforge.sql.catalog.snapshot import IndexRelation
 from shardforge.sql.ddl.context import Ddl, Node
+from shardforge.sql.ddl.enum_types import comment_on_enum
 from shardforge.sql.ddl.names import KINDS, WORDS, refuse_kind, shown, split_name, strings
 
 K = TypeVar("K")
@@ -31,6 +32,8 @@ async def comment(ddl: Ddl, node: Node) -> str:
     text = node.get("comment") or None
     if kind in KINDS:
         await _on_relation(ddl, kind, strings(target["List"]["items"]), text)
+    elif kind == "OBJECT_TYPE":
+        await comment_on_enum(ddl, strings(target["TypeName"]["names"]), text)
     elif kind == "OBJECT_COLUMN":
         await _on_column(ddl, strings(target["List"]["items"]), text)
     elif kind == "OBJECT_TABCONSTRAINT":

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from shardforge.errors import QueryError, TransactionError
 from shardforge.sql.catalog import codec
-from shardforge.sql.catalog.descriptors import SUPERUSER, Role, Schema, Sequence, Table, View
+from shardforge.sql.catalog.descriptors import (
+    SUPERUSER,
+    Enum,
+    Role,
+    Schema,
+    Sequence,
+    Table,
+    View,
+)
 from shardforge.sql.catalog.snapshot import (
     TEMPORARY_PREFIX,
     CatalogSnapshot,
@@ -22,6 +30,7 @@ from shardforge.sql.catalog.snapshot import (
 )
 from shardforge.sql.catalog.store import CatalogStore, names_of
 from shardforge.sql.catalog.tablelocks import LockOwner, TableLockMode
+from shardforge.sql.catalog.typenames import enums_of
 from shardforge.sql.types.base import TypeSettings
 from shardforge.txn.coordinator import LockStrength, Transaction, WaitPolicy
 
@@ -157,6 +166,8 @@ class Ddl:
         """The change that makes `descriptor` current, or removes it."""
         if isinstance(descriptor, (Table, View, Sequence)):
             kind, database = "relation", self.database_id
+        elif isinstance(descriptor, Enum):
+            kind, database = "type", self.database_id
         elif isinstance(descriptor, Schema):
             kind, database = "schema", descriptor.database_id
         else:
@@ -174,9 +185,10 @@ class Ddl:
     async def apply(self, changes: Iterable[Change]) -> None:
         """Write the changes into the transaction and let the session see them.
 
-        Raises: 42P07 (or its kin) when a concurrent transaction took a name first.
+        Raises: 42P07 (or its kin) when a concurrent transaction took a name first, 42704 when it dropped a type.
         """
         changes = tuple(changes)
+        await self._keep_types(changes)
         writes: dict[bytes, bytes | None] = {}
         taken: dict[bytes, Descriptor] = {}
         for change in changes:
@@ -207,11 +219,38 @@ class Ddl:
                 self.transaction.delete(key)
         self.ctx.catalog = self.catalog.with_changes(changes)
 
+    async def _keep_types(self, changes: Iterable[Change]) -> None:
+        """Let nobody drop a type that something begins to use, before this transaction has ended."""
+        for change in changes:
+            new = change.descriptor
+            if not isinstance(new, (Table, View)):
+                continue
+            old = self._current(change)
+            known = enums_of(old) if isinstance(old, (Table, View)) else set()
+            for oid in sorted(enums_of(new) - known):
+                enum = self.catalog.enum_by_id(oid)
+                if enum is None:  # dropped while the statement waited for something else
+                    raise QueryError(f"type with OID {oid} does not exist", "42704")
+                await self.lock_type(enum, TableLockMode.ACCESS_SHARE)
+
+    async def lock_type(self, enum: Enum, mode: TableLockMode) -> Enum:
+        """`lock` for a type. Raises: 42704 when it has gone meanwhile."""
+        await self.store.locks.acquire(
+            self.ctx.lock_owner, enum.id, mode, timeout_ms=self.transaction.lock_timeout_ms, name=enum.name
+        )  # fmt: skip
+        self.ctx.catalog = self.store.refresh(self.ctx.catalog)
+        found = self.catalog.enum_by_id(enum.id)
+        if found is None:
+            raise QueryError(f'type "{enum.name}" does not exist', "42704")
+        return found
+
     def _current(self, change: Change) -> Descriptor | None:
         catalog = self.catalog
         if change.kind == "relation":
             found = catalog.relation_by_id(change.id)
             return found if isinstance(found, (Table, View, Sequence)) else None
+        if change.kind == "type":
+            return catalog.enum_by_id(change.id) if change.database_id == self.database_id else None
         if change.kind == "schema":
             inside = change.database_id == catalog.database.id
             return catalog.schema_by_id(change.id) if inside else None
@@ -230,9 +269,19 @@ class Ddl:
     # ---- names -----------------------------------------------------------------------------------
 
     def ensure_free(self, schema: Schema, name: str) -> None:
-        """42P07 when the schema has a relation of that name, 42P01-free otherwise."""
+        """42P07 when the schema has a relation of that name, 42710 when it has a type."""
         if self.catalog.relation_in(schema, name) is not None:
             raise QueryError(f'relation "{name}" already exists', "42P07")
+        self.ensure_no_type(schema, name)
+
+    def ensure_no_type(self, schema: Schema, name: str) -> None:
+        """42710 when a relation may not have that name because a type has it."""
+        if self.catalog.enum_in(schema, name) is not None:
+            raise QueryError(
+                f'type "{name}" already exists', "42710",
+                hint="A relation has an associated type of the same name, so you must use a name that doesn't"
+                " conflict with any existing type.",
+            )  # fmt: skip
 
     def free_name(self, schema: Schema, wanted: str, taken: Iterable[str] = ()) -> str:
         """`wanted`, or it with the first number that makes it free in the schema and not in `taken`."""
@@ -249,6 +298,7 @@ def already_exists(descriptor: Descriptor | StoredRelation) -> QueryError:
     if isinstance(descriptor, (Table, View, Sequence)):
         return QueryError(f'relation "{descriptor.name}" already exists', "42P07")
     kind, sqlstate = {
+        "Enum": ("type", "42710"),
         "Schema": ("schema", "42P06"),
         "Role": ("role", "42710"),
         "Database": ("database", "42P04"),

@@ -78,6 +78,7 @@ def _refuse(node: Node) -> None:
 def free_or_skip(ddl: Ddl, schema: Schema, name: str, *, skip: bool) -> bool:
     """Whether the name is free; a taken one is a notice with `skip`, else 42P07."""
     if ddl.catalog.relation_in(schema, name) is None:
+        ddl.ensure_no_type(schema, name)
         return True
     if not skip:
         raise QueryError(f'relation "{name}" already exists', "42P07")

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from shardforge.errors import QueryError
+from shardforge.errors import QueryError, unsupported
 from shardforge.sql.catalog.descriptors import (
     Column,
+    Enum,
     ForeignKey,
     Schema,
     Sequence,
     Table,
     View,
 )
+from shardforge.sql.catalog.expressions import columns_of
 from shardforge.sql.catalog.ruleutils import relations_named
 from shardforge.sql.catalog.snapshot import CatalogSnapshot, StoredRelation
+from shardforge.sql.catalog.typenames import enum_name, enums_named, enums_of
+from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.context import Ddl
 
 WORD = {Table: "table", View: "view", Sequence: "sequence"}
@@ -34,9 +38,22 @@ def visible_name(ddl: Ddl, relation: StoredRelation) -> str:
     return f"{schema}.{name}"
 
 
-def describe(ddl: Ddl, relation: StoredRelation) -> str:
-    """The relation as messages name it: `table t`."""
+def describe(ddl: Ddl, relation: StoredRelation | Enum) -> str:
+    """The relation, or type, as messages name it: `table t`."""
+    if isinstance(relation, Enum):
+        return f"type {enum_name(relation, ddl.catalog, ddl.search_path)}"
     return f"{WORD[type(relation)]} {visible_name(ddl, relation)}"
+
+
+def generated_from(ddl: Ddl, table: Table, column: Column) -> list[Column]:
+    """The generated columns that a column of their table goes into."""
+    return [
+        other
+        for other in table.columns
+        if other.generated is not None
+        and not other.dropped
+        and column.id in columns_of(expressions.bind(ddl, table, other.generated))
+    ]
 
 
 @dataclass(slots=True)
@@ -45,10 +62,13 @@ class DropPlan:
 
     relations: dict[int, StoredRelation] = field(default_factory=dict)
     schemas: dict[int, Schema] = field(default_factory=dict)
+    types: dict[int, Enum] = field(default_factory=dict)
     foreign_keys: dict[int, tuple[Table, ForeignKey]] = field(default_factory=dict)
     defaults: dict[tuple[int, int], tuple[Table, Column]] = field(default_factory=dict)
     columns: dict[tuple[int, int], tuple[Table, Column]] = field(default_factory=dict)
     reports: list[tuple[str, str]] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
+    """What depends on the plan and cannot be removed with it here."""
 
 
 class Dependents:
@@ -60,9 +80,11 @@ class Dependents:
         self._plan = plan
 
     def expand(self) -> None:
-        """Add everything that depends on the plan's relations, schemas and columns."""
+        """Add everything that depends on the plan's relations, schemas, types and columns."""
         for schema in list(self._plan.schemas.values()):
             self._of_schema(schema)
+        for enum in list(self._plan.types.values()):
+            self._of_type(enum)
         for relation in list(self._plan.relations.values()):
             self._of_relation(relation)
         for table, column in list(self._plan.columns.values()):
@@ -77,6 +99,10 @@ class Dependents:
 
     def _of_schema(self, schema: Schema) -> None:
         inside: list[StoredRelation] = []
+        for enum in sorted(self._catalog.enums(), key=lambda e: e.id):
+            if enum.schema_id == schema.id and enum.id not in self._plan.types:
+                self._plan.types[enum.id] = enum
+                self._plan.reports.append((describe(self._ddl, enum), f"schema {schema.name}"))
         for relation in sorted(self._catalog.relations_of_schema(schema.id), key=lambda r: r.id):
             if isinstance(relation, Sequence) and relation.owned_by is not None:
                 owner = self._catalog.table_by_id(relation.owned_by[0])
@@ -107,6 +133,59 @@ class Dependents:
         for view in sorted(self._catalog.views(), key=lambda v: v.id):
             if oid in view.depends_on:
                 self._add(view, because)
+
+    def _of_type(self, enum: Enum) -> None:
+        because = describe(self._ddl, enum)
+        users = sorted(self._catalog.relations(), key=lambda relation: relation.id)
+        for relation in users:
+            if isinstance(relation, Table) and relation.id not in self._plan.relations:
+                self._columns_of_type(relation, enum.id + 1, f"{because}[]")
+        for relation in users:
+            if isinstance(relation, Table) and relation.id not in self._plan.relations:
+                if enum.id in enums_of(relation):
+                    self._columns_of_type(relation, enum.id, because)
+                    self._naming_type(enum, relation, because)
+            elif isinstance(relation, View) and enum.id in relation.depends_on_types:
+                self._add(relation, because)
+
+    def _columns_of_type(self, table: Table, type_oid: int, because: str) -> None:
+        place = describe(self._ddl, table)
+        columns = [c for c in reversed(table.columns) if c.type_oid == type_oid and not c.dropped]
+        for column in sorted(columns, key=lambda c: c.generated is not None):
+            if (table.id, column.id) not in self._plan.columns:
+                self._column(table, column, because)
+                for other in generated_from(self._ddl, table, column):
+                    self._column(table, other, f"column {column.name} of {place}")
+
+    def _naming_type(self, enum: Enum, table: Table, because: str) -> None:
+        """Whatever of the table names the type and does not go with a column."""
+        place = describe(self._ddl, table)
+        gone = {column_id for table_id, column_id in self._plan.columns if table_id == table.id}
+        for column in table.columns:
+            if column.id in gone or column.dropped:
+                continue
+            if enum.id in enums_named(column.default or ""):
+                self._plan.defaults[table.id, column.id] = (table, column)
+                what = f"default value for column {column.name} of {place}"
+                self._plan.reports.append((what, because))
+            if enum.id in enums_named(column.generated or ""):
+                self._column(table, column, because)
+        texts = [(f"constraint {c.name} on {place}", c.expression) for c in table.checks]
+        for index in table.indexes:
+            parts = [index.predicate or "", *(p.expression or "" for p in index.columns)]
+            texts += [(f"index {index.name}", part) for part in parts]
+        for what, text in texts:
+            if enum.id not in enums_named(text):
+                continue
+            if gone.isdisjoint(columns_of(expressions.bind(self._ddl, table, text))):
+                self._plan.stays.append(what)
+                self._plan.reports.append((what, because))
+
+    def _column(self, table: Table, column: Column, because: str) -> None:
+        if (table.id, column.id) not in self._plan.columns:
+            self._plan.columns[table.id, column.id] = (table, column)
+            what = f"column {column.name} of {describe(self._ddl, table)}"
+            self._plan.reports.append((what, because))
 
     def _owned_sequences(self, table: Table, column_id: int | None) -> None:
         for sequence in self._catalog.sequences():
@@ -145,8 +224,7 @@ class Dependents:
         for other in sorted(self._catalog.tables(), key=lambda t: t.id):
             for key in other.foreign_keys:
                 if key.target == table.id and column.id in key.target_columns:
-                    own = other.id == table.id and column.id in key.columns
-                    if own:
+                    if any((other.id, own) in self._plan.columns for own in key.columns):
                         self._plan.foreign_keys.setdefault(key.oid, (other, key))
                     else:
                         self._foreign_key(other, key, because)
@@ -171,6 +249,8 @@ def settle(ddl: Ddl, plan: DropPlan, what: str, *, cascade: bool) -> None:
             detail="\n".join(f"{thing} depends on {on}" for thing, on in plan.reports),
             hint="Use DROP ... CASCADE to drop the dependent objects too.",
         )  # fmt: skip
+    if plan.stays:
+        raise unsupported(f"dropping {what} with {plan.stays[0]}", hint="Drop that one first.")
     if len(plan.reports) == 1:
         ddl.notice(f"drop cascades to {plan.reports[0][0]}")
         return

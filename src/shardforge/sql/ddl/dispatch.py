@@ -10,6 +10,7 @@ from typing import Final
 
 from shardforge.errors import unsupported
 from shardforge.sql.bind.tree import OutputColumn
+from shardforge.sql.catalog.typenames import naming_types
 from shardforge.sql.ddl import create_table as create_table_module
 from shardforge.sql.ddl.alter_object import alter_owner, alter_schema, rename
 from shardforge.sql.ddl.alter_table import alter_table
@@ -19,6 +20,7 @@ from shardforge.sql.ddl.create_index import create_index, reindex
 from shardforge.sql.ddl.create_table import create_table
 from shardforge.sql.ddl.databases import create_database, create_extension, drop_database
 from shardforge.sql.ddl.drop import drop
+from shardforge.sql.ddl.enum_types import alter_enum, create_enum
 from shardforge.sql.ddl.maintenance import checkpoint, cluster, lock_table, vacuum
 from shardforge.sql.ddl.roles import (
     alter_role,
@@ -45,6 +47,8 @@ _STATEMENTS: Final[dict[str, Run]] = {
     "AlterTableStmt": alter_table,
     "IndexStmt": create_index,
     "ReindexStmt": reindex,
+    "CreateEnumStmt": create_enum,
+    "AlterEnumStmt": alter_enum,
     "DropStmt": drop,
     "RenameStmt": rename,
     "AlterObjectSchemaStmt": alter_schema,
@@ -75,7 +79,6 @@ _REFUSED: Final = {
     "AlterDatabaseSetStmt": "ALTER DATABASE SET",
     "AlterDefaultPrivilegesStmt": "ALTER DEFAULT PRIVILEGES",
     "AlterDomainStmt": "ALTER DOMAIN",
-    "AlterEnumStmt": "ALTER TYPE",
     "AlterFunctionStmt": "ALTER FUNCTION",
     "AlterSystemStmt": "ALTER SYSTEM",
     "CompositeTypeStmt": "CREATE TYPE",
@@ -83,7 +86,6 @@ _REFUSED: Final = {
     "CreateCastStmt": "CREATE CAST",
     "CreateConversionStmt": "CREATE CONVERSION",
     "CreateDomainStmt": "CREATE DOMAIN",
-    "CreateEnumStmt": "CREATE TYPE ... AS ENUM",
     "CreateEventTrigStmt": "CREATE EVENT TRIGGER",
     "CreateFdwStmt": "CREATE FOREIGN DATA WRAPPER",
     "CreateForeignServerStmt": "CREATE SERVER",
@@ -112,7 +114,6 @@ _REFUSED: Final = {
 
 _INSTEAD: Final = {
     "CreateDomainStmt": "Use its base type, with the constraint at the column.",
-    "CreateEnumStmt": "Use text with CHECK (column IN (...)); in SQLAlchemy, Enum(..., native_enum=False).",
     "RefreshMatViewStmt": "Use a table that CREATE TABLE AS fills.",
 }
 
@@ -128,7 +129,8 @@ async def _run(ddl: Ddl, statement: Node) -> str:
 
 async def execute_ddl(node: Node, ctx: DdlContext) -> str:
     """Carry out a DDL statement in the session's transaction; returns the command tag."""
-    return await _run(Ddl(ctx), node)
+    with naming_types(ctx.catalog, ctx.search_path):
+        return await _run(Ddl(ctx), node)
 
 
 async def create_table_for_query(

@@ -1,4 +1,4 @@
-"""DROP TABLE, VIEW, INDEX, SEQUENCE and SCHEMA.
+"""DROP TABLE, VIEW, INDEX, SEQUENCE, TYPE and SCHEMA.
 
 Source: PostgreSQL 15, src/backend/commands/dropcmds.c, tablecmds.c (RemoveRelations).
 """
@@ -21,9 +21,12 @@ from shardforge.sql.catalog.snapshot import (
     Relation,
     StoredRelation,
 )
+from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.dependencies import Dependents, DropPlan, describe, settle, visible_name
+from shardforge.sql.ddl.drop_column import remove_column
 from shardforge.sql.ddl.drop_index import drop_indexes
+from shardforge.sql.ddl.enum_types import dropped_type
 from shardforge.sql.ddl.names import (
     KINDS,
     WORDS,
@@ -41,13 +44,13 @@ _TAGS: Final = {
     "OBJECT_INDEX": "DROP INDEX",
     "OBJECT_SEQUENCE": "DROP SEQUENCE",
     "OBJECT_SCHEMA": "DROP SCHEMA",
+    "OBJECT_TYPE": "DROP TYPE",
 }
 _REFUSED: Final = {
     "OBJECT_FUNCTION": ("function", "42883"),
     "OBJECT_PROCEDURE": ("procedure", "42883"),
     "OBJECT_AGGREGATE": ("aggregate", "42883"),
     "OBJECT_ROUTINE": ("routine", "42883"),
-    "OBJECT_TYPE": ("type", "42704"),
     "OBJECT_DOMAIN": ("type", "42704"),
     "OBJECT_TRIGGER": ("trigger", "42704"),
     "OBJECT_RULE": ("rule", "42704"),
@@ -67,6 +70,9 @@ async def drop(ddl: Ddl, node: Node) -> str:
     missing_ok = bool(node.get("missing_ok"))
     if kind not in _TAGS:
         return _drop_absent(ddl, node, kind, missing_ok=missing_ok)
+    if kind == "OBJECT_TYPE":
+        await _drop_types(ddl, node, cascade=cascade, missing_ok=missing_ok)
+        return _TAGS[kind]
     if kind == "OBJECT_SCHEMA":
         await _drop_schemas(ddl, node, cascade=cascade, missing_ok=missing_ok)
         return _TAGS[kind]
@@ -196,17 +202,38 @@ async def _drop_schemas(ddl: Ddl, node: Node, *, cascade: bool, missing_ok: bool
     await carry_out(ddl, plan, what, cascade=cascade)
 
 
+async def _drop_types(ddl: Ddl, node: Node, *, cascade: bool, missing_ok: bool) -> None:
+    plan = DropPlan()
+    for item in node["objects"]:
+        enum = dropped_type(ddl, item["TypeName"], missing_ok=missing_ok)
+        if enum is not None:
+            plan.types[enum.id] = enum
+    names = [describe(ddl, enum) for enum in plan.types.values()]
+    what = names[0] if len(names) == 1 else "desired object(s)"
+    await carry_out(ddl, plan, what, cascade=cascade)
+
+
 async def carry_out(ddl: Ddl, plan: DropPlan, what: str, *, cascade: bool) -> None:
     """Lock, expand, report and remove. Raises: 2BP01 under RESTRICT when something else depends on it."""
     for relation in list(plan.relations.values()):
         plan.relations[relation.id] = await ddl.lock_exclusively(relation)
+    for enum in list(plan.types.values()):
+        plan.types[enum.id] = await ddl.lock_type(enum, TableLockMode.ACCESS_EXCLUSIVE)
     Dependents(ddl, plan).expand()
     settle(ddl, plan, what, cascade=cascade)
     affected: dict[int, StoredRelation] = {t.id: t for t, _ in plan.foreign_keys.values()}
     affected |= {table.id: table for table, _ in plan.defaults.values()}
+    affected |= {table.id: table for table, _ in plan.columns.values()}
     for other in [*plan.relations.values(), *affected.values()]:
         await ddl.lock_exclusively(other)
+    for enum in plan.types.values():
+        await ddl.lock_type(enum, TableLockMode.ACCESS_EXCLUSIVE)
     await remove(ddl, plan)
+    for table, column in plan.columns.values():
+        left = ddl.catalog.table_by_id(table.id)
+        if left is not None:
+            await remove_column(ddl, left, column)
+    await ddl.remove(*plan.types.values())
 
 
 async def remove(ddl: Ddl, plan: DropPlan) -> None:

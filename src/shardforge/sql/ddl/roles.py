@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.catalog.descriptors import Role
 from shardforge.sql.ddl.context import Ddl, Node
-from shardforge.sql.ddl.names import checked_name, find, missing
+from shardforge.sql.ddl.enum_types import require_type
+from shardforge.sql.ddl.names import checked_name, find, missing, strings
 from shardforge.sql.ddl.sequence_options import options_by_name
 
 _FLAGS: Final = {
@@ -202,6 +203,8 @@ async def grant(ddl: Ddl, node: Node) -> str:
         for item in node.get("objects", []):
             if "RangeVar" in item and find(ddl, item["RangeVar"]) is None:
                 raise missing(ddl, item["RangeVar"])
+            if node["objtype"] == "OBJECT_TYPE":
+                require_type(ddl, strings(item["List"]["items"]))
             if node["objtype"] == "OBJECT_SCHEMA":
                 ddl.catalog.schema_for_lookup(item["String"]["sval"], ddl.search_path)
     for grantee in node["grantees"]:

@@ -78,4 +78,7 @@ async def rename_schema(ddl: Ddl, old: str, new: str) -> None:
     inside = {relation.id for relation in ddl.catalog.relations_of_schema(schema.id)}
     if any(inside & set(view.depends_on) for view in ddl.catalog.views()):
         raise unsupported(f'renaming schema "{old}" while views depend on its relations')
+    types = {enum.id for enum in ddl.catalog.enums() if enum.schema_id == schema.id}
+    if any(types & set(view.depends_on_types) for view in ddl.catalog.views()):
+        raise unsupported(f'renaming schema "{old}" while views depend on its types')
     await ddl.put(replace(schema, name=new))

@@ -10,7 +10,15 @@ from typing import Final
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.names import position_of, shown, split_name, strings
-from shardforge.sql.types.registry import array_of, supported, type_by_oid, type_named, typmod_in
+from shardforge.sql.types.registry import (
+    array_of,
+    find_type,
+    is_array,
+    supported,
+    type_by_oid,
+    type_named,
+    typmod_in,
+)
 
 SERIALS: Final = {
     "serial": 23, "serial4": 23, "bigserial": 20, "serial8": 20, "smallserial": 21, "serial2": 21,
@@ -56,6 +64,8 @@ def type_name(ddl: Ddl, node: Node) -> tuple[int, int]:
     else:
         found = type_named(name)
     if found is None:
+        found = find_type(ddl.catalog.user_type(schema, name, ddl.search_path))
+    if found is None:
         if ddl.catalog.relation(schema, name, ddl.search_path) is not None:
             raise unsupported("a column of a composite type", position=position_of(node))
         raise QueryError(
@@ -63,7 +73,7 @@ def type_name(ddl: Ddl, node: Node) -> tuple[int, int]:
         )
     modifiers = [_modifier(item) for item in node.get("typmods", [])]
     typmod = typmod_in(found.oid, modifiers) if modifiers else -1
-    if node.get("arrayBounds"):
+    if node.get("arrayBounds") and not is_array(found.oid):
         array = array_of(found)
         if array is None:
             raise QueryError(

@@ -16,6 +16,7 @@ from shardforge.ids import TableId
 from shardforge.sql.bind import bind_statement, tree
 from shardforge.sql.catalog.descriptors import Column, Schema, View
 from shardforge.sql.catalog.expressions import parts
+from shardforge.sql.catalog.typenames import enums_of_type
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.names import checked_name, creation_schema, strings, temporary_schema
@@ -46,7 +47,7 @@ async def create_view(ddl: Ddl, node: Node) -> str:
         owner=ddl.owner, depends_on=tuple(TableId(oid) for oid in sorted(used)), search_path=ddl.search_path,
         depends_on_columns=tuple(sorted(_columns_used(bound, used))), type_oid=await ddl.new_oid(),
         array_type_oid=await ddl.new_oid(), temporary_session=schema.temporary_session,
-        options=_options(node.get("options", [])),
+        options=_options(node.get("options", [])), depends_on_types=_types_used(bound),
     )  # fmt: skip
     await _put(ddl, schema, view, replace_ok=bool(node.get("replace")))
     return "CREATE VIEW"
@@ -90,9 +91,19 @@ def _columns_used(bound: tree.Query, used: set[int]) -> Iterator[tuple[int, int]
                     yield part.table.id, attnum
 
 
+def _types_used(bound: tree.Query) -> tuple[int, ...]:
+    """The enums that a query's columns and expressions are of."""
+    found: set[int] = set()
+    for part in parts(bound):
+        if isinstance(getattr(part, "type", None), int):
+            found |= enums_of_type(part.type)
+    return tuple(sorted(found))
+
+
 async def _put(ddl: Ddl, schema: Schema, view: View, *, replace_ok: bool) -> None:
     old = ddl.catalog.relation_in(schema, view.name)
     if old is None:
+        ddl.ensure_no_type(schema, view.name)
         await ddl.put(view)
         return
     if not replace_ok:

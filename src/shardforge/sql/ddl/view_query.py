@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from shardforge.errors import QueryError, unsupported
-from shardforge.sql.bind import bind_statement, tree
+from shardforge.sql.bind import bind_statement, resolve_type_name, tree
 from shardforge.sql.catalog.snapshot import TEMPORARY_PREFIX
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.context import Ddl, Node
@@ -37,7 +37,26 @@ class _Resolver:
             return {"SelectStmt": self._select(node["SelectStmt"], ctes)}
         if "RangeVar" in node:
             return {"RangeVar": self._relation(node["RangeVar"], ctes)}
-        return {key: self.visit(value, ctes) for key, value in node.items()}
+        return {
+            key: self._type(value) if key == "typeName" else self.visit(value, ctes)
+            for key, value in node.items()
+        }
+
+    def _type(self, name: Node) -> Node:
+        """A type's name, with its schema when it is an enum."""
+        enum = self._ddl.catalog.enum_by_id(
+            resolve_type_name(name, expressions.environment(self._ddl, ""))[0]
+        )
+        if enum is None:
+            return name
+        schema = self._ddl.catalog.schema_by_id(enum.schema_id)
+        assert schema is not None, "a type's schema exists while the type does"
+        return {
+            **name,
+            "names": [
+                {"String": {"sval": n}} for n in (schema.name, name["names"][-1]["String"]["sval"])
+            ],
+        }
 
     def _select(self, select: Node, ctes: With) -> Node:
         if select.get("intoClause"):

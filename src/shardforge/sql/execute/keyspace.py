@@ -222,7 +222,7 @@ def owner_function(number: int, index: int, shard_oids: Sequence[int]) -> Callab
 
 def _skipper(oid: int) -> Callable[[bytes, int], int]:
     """A function from (key, offset of a shard key column) to the offset behind it, -1 when it is none of that type."""
-    kind = keys.KIND_OF.get(oid, "")
+    kind = keys.kind_of(oid)
     width = {"bool": 1, "uuid": 16, "interval": 12, "timetz": 12}.get(kind)
     if width is None and kind in ("text", "bpchar", "bytea"):
         return _skip_escaped

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shardforge.errors import QueryError
+from shardforge.keys import ENUM_OIDS
 from shardforge.sql import pgdata
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.functions.registry import implements
@@ -72,7 +73,7 @@ def pg_table_is_visible(context: EvalContext, oid: int) -> bool | None:
 @implements("pg_type_is_visible", context=True)
 def pg_type_is_visible(context: EvalContext, oid: int) -> bool | None:
     """Whether the bare name finds this type; a row type is as visible as its relation."""
-    if find_type(oid) is not None:
+    if find_type(oid) is not None and oid not in ENUM_OIDS:
         return True
     answer = getattr(context.catalog, "type_is_visible", None)
     return None if answer is None else answer(oid)

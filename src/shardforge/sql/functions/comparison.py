@@ -21,12 +21,12 @@ _NATIVE = {
 }  # fmt: skip
 _NATIVE_PREFIXES = (
     "int2", "int4", "int8", "int24", "int42", "int28", "int82", "int48", "int84", "oid", "bool", "char", "name",
-    "bytea", "text_", "uuid_", "xid8",
+    "bytea", "text_", "uuid_", "xid8", "enum_",
 )  # fmt: skip
 _NATIVE_COMPARE = (
     "btint2cmp", "btint4cmp", "btint8cmp", "btint24cmp", "btint42cmp", "btint28cmp", "btint82cmp", "btint48cmp",
     "btint84cmp", "btoidcmp", "btboolcmp", "btcharcmp", "btnamecmp", "byteacmp", "bttextcmp", "uuid_cmp", "xid8cmp",
-    "btnametextcmp", "bttextnamecmp", "bttext_pattern_cmp",
+    "btnametextcmp", "bttextnamecmp", "bttext_pattern_cmp", "enum_cmp",
 )  # fmt: skip
 
 for _prefix in _NATIVE_PREFIXES:
@@ -48,15 +48,17 @@ def three_way(a: Any, b: Any) -> int:
     return bool(a > b) - bool(a < b)
 
 
-@implements("int2larger", "int4larger", "int8larger", "oidlarger", "text_larger", "xid8_larger")
+@implements(
+    "int2larger", "int4larger", "int8larger", "oidlarger", "text_larger", "xid8_larger", "enum_larger",
+)  # fmt: skip
 def larger(a: Any, b: Any) -> Any:
     """The greater of two values."""
     return max(b, a)
 
 
 @implements(
-    "int2smaller", "int4smaller", "int8smaller", "oidsmaller", "text_smaller", "xid8_smaller"
-)
+    "int2smaller", "int4smaller", "int8smaller", "oidsmaller", "text_smaller", "xid8_smaller", "enum_smaller",
+)  # fmt: skip
 def smaller(a: Any, b: Any) -> Any:
     """The lesser of two values."""
     return min(b, a)

@@ -211,4 +211,4 @@ _SENDERS = {
     for row in pgdata.types()
     if supported(row.oid) and row.typelem == 0 and row.typsend != "-"
 }
-implements(*sorted(_SENDERS), context=True, typed=True)(_sender)
+implements(*sorted(_SENDERS), "enum_send", context=True, typed=True)(_sender)

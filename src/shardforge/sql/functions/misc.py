@@ -117,13 +117,11 @@ def pg_size_bytes(text: str) -> int:
 
 @implements("format_type", context=True)
 def format_type_of(context: EvalContext, oid: int | None, typmod: int | None) -> str | None:
-    """A type's SQL name; the catalog knows those of row types."""
+    """A type's SQL name; the catalog knows those of enums and row types."""
     if oid is None:
         return None
-    name = format_type(oid, typmod)
-    if name == "???" and hasattr(context.catalog, "format_type"):
-        return str(context.catalog.format_type(oid, typmod))
-    return name
+    known = format_type if context.catalog is None else context.catalog.format_type
+    return str(known(oid, typmod))
 
 
 @implements("oidvectortypes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from shardforge.keys import ELEMENT_OF, KIND_OF
+from shardforge.keys import element_of, kind_of
 from shardforge.sql import pgdata
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import Expression
@@ -72,12 +72,10 @@ def same_key(left: int, right: int) -> bool:
     """Whether equal values of both types have equal keys and hashes, in the same order."""
     if left == right:
         return True
-    one, other = KIND_OF.get(left), KIND_OF.get(right)
-    if one is None or other is None:
-        element, other_element = ELEMENT_OF.get(left), ELEMENT_OF.get(right)
-        return (
-            element is not None and other_element is not None and same_key(element, other_element)
-        )
+    one, other = kind_of(left), kind_of(right)
+    if not one or not other:
+        element, other_element = element_of(left), element_of(right)
+        return bool(element and other_element) and same_key(element, other_element)
     return one == other or {one, other} <= _INTEGERS
 
 
@@ -85,4 +83,4 @@ def same_hash(left: int, right: int) -> bool:
     """Whether values of both types are equal in SQL when their sort keys are equal in Python."""
     if same_key(left, right):
         return True
-    return {KIND_OF.get(left), KIND_OF.get(right)} <= _FLOATS
+    return {kind_of(left), kind_of(right)} <= _FLOATS

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from shardforge.keys import ENUM_OIDS
 from shardforge.sql import pgdata
 from shardforge.sql.bind import tree
 from shardforge.sql.bind.tree import ColumnId
+from shardforge.sql.catalog.ruleutils import constant_text
 from shardforge.sql.execute.expressions import LazyColumn
 from shardforge.sql.types.registry import format_type
 
@@ -86,4 +88,6 @@ def _constant(value: Any, oid: int) -> str:
     if isinstance(value, str):
         quoted = value.replace("'", "''")
         return f"'{quoted}'::{format_type(oid)}"
+    if oid in ENUM_OIDS:
+        return constant_text(value, oid, -1)
     return f"{value}::{format_type(oid)}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shardforge.errors import QueryError, unsupported
+from shardforge.sql.catalog.typenames import visible_types
 from shardforge.sql.session.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ async def run(session: Session, node: Node, prepared: Prepared, params: Sequence
         lines = await _analyze(session, inner, params)
     else:
         lines = inner.executable.plan.explain()
+    lines = [visible_types(line, session.catalog, session.search_path) for line in lines]
     columns = text_columns("QUERY PLAN")
     if form == "json":
         return Outcome(

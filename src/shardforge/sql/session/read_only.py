@@ -31,6 +31,8 @@ _NAMES = {
     "IndexStmt": "CREATE INDEX",
     "CreateSeqStmt": "CREATE SEQUENCE",
     "AlterSeqStmt": "ALTER SEQUENCE",
+    "CreateEnumStmt": "CREATE TYPE",
+    "AlterEnumStmt": "ALTER TYPE",
     "CreateSchemaStmt": "CREATE SCHEMA",
     "ViewStmt": "CREATE VIEW",
     "TruncateStmt": "TRUNCATE TABLE",

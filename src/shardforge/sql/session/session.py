@@ -67,6 +67,7 @@ class Session:
         self.secret = secret
         self.client = client
         self.settings = settings or Settings()
+        self.settings.catalog_now = self.catalog_functions
         self.past = Past(self) if instance.reads_past else None
         """How it reads, on a node that does not serve."""
         self.settings.follows = instance.follower is not None
@@ -129,7 +130,7 @@ class Session:
         known, settings = context.eval, self.settings
         known.transaction_us = settings.transaction_us = self.transaction_us - UNIX_EPOCH_TO_2000_US
         known.statement_us = self.statement_us - UNIX_EPOCH_TO_2000_US
-        known.catalog = settings.catalog = self.catalog_functions()
+        known.catalog = self.catalog_functions()
         return context
 
     def catalog_functions(self) -> CatalogFunctions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shardforge.errors import QueryError
@@ -25,8 +25,8 @@ class Settings:
         self._reset = dict(self._session)
         self._current = dict(self._session)
         self._undo: list[tuple[str, str | None, str | None]] = []
-        self.catalog: Any = None
-        """The session's CatalogFunctions: names of the reg* types are read and written by it."""
+        self.catalog_now: Callable[[], Any] | None = None
+        """Gives the session's CatalogFunctions."""
         self.transaction_us: int | None = None
         """The transaction's start, in microseconds since 2000, which input such as 'today' reads."""
         self.follows = False
@@ -36,6 +36,11 @@ class Settings:
         self.changed: set[str] = set()
         """Names changed since the connection last reported them."""
         self._refresh()
+
+    @property
+    def catalog(self) -> Any:
+        """The session's CatalogFunctions as of now: names of objects and labels of enums are read and written by it."""
+        return None if self.catalog_now is None else self.catalog_now()
 
     def _refresh(self) -> None:
         current = self._current

@@ -4,6 +4,9 @@ How a family of types joins: its module of this package holds `CODECS: tuple[Cod
 its name and oids stand in `_FAMILIES` below. A family module is imported when one of its types is first used. Array
 types need no entry: `array.array_codec(array_type, element_codec)` makes their codec from their element's.
 
+Enum types are what their oids say (`keys.ENUM_OIDS`): here they have names only as stored text spells them, and what
+they are called and which labels they have is for the catalog of a session to say (`TypeSettings.catalog`).
+
 Constants in capitals are `SqlType` objects; `oids` has the same names as integers. A type that exists in PostgreSQL
 and has no codec can be named, but reading, writing or storing it is refused (0A000).
 Source: PostgreSQL 15, pg_type and src/backend/utils/adt/format_type.c.
@@ -17,6 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from shardforge.errors import QueryError, unsupported
+from shardforge.keys import ENUM_OIDS, element_of
 from shardforge.sql import pgdata
 from shardforge.sql.types import oids
 from shardforge.sql.types.base import Codec, Coercion, Input, Output, SqlType, TypeSettings
@@ -52,6 +56,8 @@ _TYPES: dict[int, SqlType] = {
 }  # fmt: skip
 _NAMED = {t.name: t for t in _TYPES.values()}
 
+STORED_ENUM = "pg_catalog.enum_"
+"""How stored text, which outlives renames, spells an enum type: this and its oid."""
 FIRST_ROW_TYPE = 16384
 """Types from this oid on are the row types of tables and views: records whose fields the catalog knows."""
 
@@ -108,13 +114,31 @@ def all_types() -> tuple[SqlType, ...]:
 
 
 def find_type(oid: int) -> SqlType | None:
-    """The type with this oid, if it is one of PostgreSQL's own."""
-    return _TYPES.get(oid)
+    """The type with this oid, if it is one of PostgreSQL's own, an enum or an array of enums."""
+    return _enum_type(oid) if oid in ENUM_OIDS else _TYPES.get(oid)
+
+
+@cache
+def _enum_type(oid: int) -> SqlType:
+    element = element_of(oid)
+    if element:
+        name = f"_enum_{element}"
+        return SqlType(
+            oid, name, _enum_type(element).display + "[]", -1, "A", False, element, 0, "b"
+        )
+    return SqlType(oid, f"enum_{oid}", f"{STORED_ENUM}{oid}", 4, "E", False, 0, oid + 1, "e")
+
+
+def stored_enum(name: str) -> SqlType | None:
+    """The enum that stored text means by a name in pg_catalog: enum_ and its oid."""
+    digits = name.removeprefix("enum_")
+    known = digits != name and digits.isdecimal() and int(digits) in ENUM_OIDS
+    return _enum_type(int(digits)) if known else None
 
 
 def type_by_oid(oid: int) -> SqlType:
     """The type with this oid, a record for row types of tables; 42704 when there is none."""
-    found = _TYPES.get(oid)
+    found = find_type(oid)
     if found is None:
         if oid >= FIRST_ROW_TYPE:
             return RECORD
@@ -129,22 +153,26 @@ def type_named(name: str) -> SqlType | None:
 
 def array_of(element: SqlType) -> SqlType | None:
     """The array type over `element`."""
-    return _TYPES.get(element.array)
+    return find_type(element.array)
 
 
 def is_array(oid: int) -> bool:
     """Whether the type is a true array (not int2vector, not a fixed-length pair such as point)."""
-    found = _TYPES.get(oid)
-    return found is not None and found.element != 0 and _TYPES[found.element].array == oid
+    found = find_type(oid)
+    return found is not None and found.element != 0 and type_by_oid(found.element).array == oid
 
 
 @cache
 def codec(oid: int) -> Codec:
     """How values of the type are handled; 0A000 for a type that is not supported."""
     sql_type = type_by_oid(oid)
+    made: Codec
     if is_array(oid):
         module = import_module("shardforge.sql.types.array")
-        made: Codec = module.array_codec(sql_type, codec(sql_type.element))
+        made = module.array_codec(sql_type, codec(sql_type.element))
+        return made
+    if sql_type.kind == "e":
+        made = import_module("shardforge.sql.types.enums").enum_codec(oid)
         return made
     home = _HOME.get(sql_type.oid)
     if home is None:
@@ -155,8 +183,10 @@ def codec(oid: int) -> Codec:
 
 def supported(oid: int) -> bool:
     """Whether values of the type can be read, written and stored."""
-    found = _TYPES.get(oid)
-    return found is not None and (oid in _HOME or (is_array(oid) and found.element in _HOME))
+    found = find_type(oid)
+    if found is None:
+        return False
+    return oid in _HOME or found.kind == "e" or (is_array(oid) and supported(found.element))
 
 
 def input_function(oid: int, settings: TypeSettings) -> Input:
@@ -213,7 +243,7 @@ def format_type(oid: int, typmod: int | None = -1) -> str:
     """The type's SQL name with its modifier, for instance numeric(10,2) or timestamp(3) without time zone."""
     if oid == 0:
         return "-"
-    sql_type = _TYPES.get(oid)
+    sql_type = find_type(oid)
     if sql_type is None:
         return "???"
     if is_array(oid):

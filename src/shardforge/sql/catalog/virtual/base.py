@@ -22,7 +22,7 @@ _MAKERS: Final[dict[tuple[str, str], Make]] = {}
 
 EMPTY: Final = frozenset(
     {
-        "pg_available_extensions", "pg_default_acl", "pg_enum", "pg_event_trigger", "pg_foreign_data_wrapper",
+        "pg_available_extensions", "pg_default_acl", "pg_event_trigger", "pg_foreign_data_wrapper",
         "pg_foreign_server", "pg_foreign_table", "pg_inherits", "pg_init_privs", "pg_largeobject_metadata",
         "pg_matviews", "pg_partitioned_table", "pg_policies", "pg_policy", "pg_prepared_xacts", "pg_publication",
         "pg_publication_namespace", "pg_publication_rel", "pg_publication_tables", "pg_replication_slots", "pg_rules",

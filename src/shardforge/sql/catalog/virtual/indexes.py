@@ -36,7 +36,8 @@ def operator_class(method: str, type_oid: int) -> int:
     if found is None:
         known = find_type(type_oid)
         is_array = known is not None and known.element and known.length == -1
-        found = classes.get((access, 2277 if is_array else 0), 0)
+        is_enum = known is not None and known.kind == "e"
+        found = classes.get((access, 2277 if is_array else 3500 if is_enum else 0), 0)
     return found
 
 

@@ -22,8 +22,15 @@ _TIMES: Final = frozenset({1083, 1114, 1184, 1266})
 _DATE, _INTERVAL, _NUMERIC = 1082, 1186, 1700
 
 
-def type_facts(type_oid: int, typmod: int) -> Record:
+def type_facts(ctx: VirtualContext, type_oid: int, typmod: int) -> Record:
     """The columns that describe a type: lengths, precisions, names."""
+    enum = ctx.snapshot.enum_by_id(type_oid)
+    if enum is not None:
+        array = enum.id != type_oid
+        return {
+            "data_type": "ARRAY" if array else "USER-DEFINED", "udt_schema": schema_name(ctx, enum.schema_id),
+            "udt_name": ctx.snapshot.array_name(enum) if array else enum.name,
+        }  # fmt: skip
     found = find_type(type_oid)
     name = "" if found is None else found.name
     array = found is not None and bool(found.element) and found.length == -1
@@ -86,7 +93,7 @@ def _column(
     record: Record = {
         "table_catalog": database, "table_schema": schema, "table_name": name, "column_name": column.name,
         "ordinal_position": column.id, "is_nullable": yes_no(not column.not_null),
-        **type_facts(column.type_oid, column.typmod), "udt_catalog": database,
+        **type_facts(ctx, column.type_oid, column.typmod), "udt_catalog": database,
         "dtd_identifier": str(column.id), "is_self_referencing": "NO", "is_identity": yes_no(column.identity),
         "identity_cycle": "NO", "is_generated": "ALWAYS" if column.generated is not None else "NEVER",
         "is_updatable": yes_no(is_table),

@@ -16,18 +16,20 @@ from shardforge.sql.catalog.descriptors import (
 from shardforge.sql.catalog.relations import VirtualContext
 from shardforge.sql.catalog.ruleutils import relations_named
 from shardforge.sql.catalog.snapshot import SYSTEM_SCHEMAS
+from shardforge.sql.catalog.typenames import enums_of_type
 from shardforge.sql.catalog.virtual.base import Record, all_tables, lines_of, rows_of
 from shardforge.sql.ddl.index_names import column_labels
 from shardforge.sql.pgdata import types as pg_types
+from shardforge.sql.types.registry import find_type
 from shardforge.sql.types.values import Array
 
 CLASS: Final = 1259
-TYPE: Final = 1247
 ATTRDEF: Final = 2604
 CONSTRAINT: Final = 2606
 NAMESPACE: Final = 2615
 DATABASE: Final = 1262
 AUTHID: Final = 1260
+TYPE: Final = 1247
 REWRITE: Final = 2618
 HEAP, BTREE, HASH = 2, 403, 405
 SEQUENCE_COLUMNS: Final = (("last_value", 20), ("log_cnt", 20), ("is_called", 16))
@@ -136,9 +138,9 @@ def _index_class(table: Table, index: Index) -> Record:
 
 
 def _attribute(relation_oid: int, number: int, name: str, type_oid: int, **fields: Any) -> Record:
-    length, by_value, align, storage, collation = _type_facts().get(
-        type_oid, (-1, False, "i", "x", 0)
-    )
+    known = find_type(type_oid)
+    usual = (4, True, "i", "p", 0) if known and known.kind == "e" else (-1, False, "i", "x", 0)
+    length, by_value, align, storage, collation = _type_facts().get(type_oid, usual)
     return {
         "attrelid": relation_oid, "attname": name, "atttypid": type_oid, "attstattarget": -1, "attlen": length,
         "attnum": number, "attndims": 0, "attcacheoff": -1, "atttypmod": -1, "attbyval": by_value,
@@ -164,22 +166,14 @@ def _column(relation: Table | View, column: Column) -> Record:
         return _attribute(
             relation.id, column.id, column.name, 0, attisdropped=True, attlen=0, attalign="i"
         )
-    is_array = _is_array(column.type_oid)
+    known = find_type(column.type_oid)
+    is_array = known is not None and known.category == "A" and known.length == -1
     return _attribute(
         relation.id, column.id, column.name, column.type_oid, atttypmod=column.typmod,
         attnotnull=column.not_null, atthasdef=column.default is not None or column.generated is not None,
         attidentity=column.identity, attgenerated="s" if column.generated is not None else "",
         atthasmissing=column.missing is not None, attndims=1 if is_array else 0, **fields,
     )  # fmt: skip
-
-
-@cache
-def _arrays() -> frozenset[int]:
-    return frozenset(row.oid for row in pg_types() if row.typcategory == "A" and row.typlen == -1)
-
-
-def _is_array(type_oid: int) -> bool:
-    return type_oid in _arrays()
 
 
 _SYSTEM_COLUMNS: Final = (
@@ -280,6 +274,8 @@ def pg_description(ctx: VirtualContext) -> Iterator[Record]:
                 yield from _described(oids[name], CONSTRAINT, text)
     for schema in ctx.snapshot.schemas():
         yield from _described(schema.id, NAMESPACE, schema.comment)
+    for enum in ctx.snapshot.enums():
+        yield from _described(enum.id, TYPE, enum.comment)
 
 
 @rows_of("pg_shdescription")
@@ -326,6 +322,12 @@ def pg_depend(ctx: VirtualContext) -> Iterator[Record]:
                 yield _depends(REWRITE, rule, CLASS, table_id, "n", refsub=column_id)
         elif isinstance(relation, Table):
             yield from _table_depends(relation)
+        if isinstance(relation, Table | View):
+            for column in live(relation):
+                for enum_oid in enums_of_type(column.type_oid):
+                    yield _depends(CLASS, relation.id, TYPE, enum_oid, "n", sub=column.id)
+    for enum in ctx.snapshot.enums():
+        yield _depends(TYPE, enum.id, NAMESPACE, enum.schema_id, "n")
 
 
 def _table_depends(table: Table) -> Iterator[Record]:

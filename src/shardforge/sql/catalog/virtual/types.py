@@ -1,13 +1,14 @@
-"""pg_type, pg_range, pg_collation: types, with the row types of tables and views."""
+"""pg_type, pg_enum, pg_range, pg_collation: types, with the row types of tables and views, and enums."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
 from shardforge.sql import pgdata
-from shardforge.sql.catalog.descriptors import Table, View
+from shardforge.sql.catalog.descriptors import Enum, Table, View
 from shardforge.sql.catalog.relations import VirtualContext
 from shardforge.sql.catalog.snapshot import PG_CATALOG
 from shardforge.sql.catalog.virtual.base import Record, rows_of
@@ -66,14 +67,56 @@ def _row_type(relation: Table | View, *, array: bool) -> Record:
     }  # fmt: skip
 
 
+def _enum_type(ctx: VirtualContext, enum: Enum) -> Iterator[Record]:
+    common: Record = {
+        "typnamespace": enum.schema_id, "typowner": enum.owner, "typispreferred": False, "typisdefined": True,
+        "typdelim": ",", "typrelid": 0, "typmodin": 0, "typmodout": 0, "typalign": "i", "typnotnull": False,
+        "typbasetype": 0, "typtypmod": -1, "typndims": 0, "typcollation": 0,
+    }  # fmt: skip
+    yield {
+        **common, "oid": enum.id, "typname": enum.name, "typlen": 4, "typbyval": True, "typtype": "e",
+        "typcategory": "E", "typsubscript": 0, "typelem": 0, "typarray": enum.id + 1,
+        "typinput": function_named("enum_in"), "typoutput": function_named("enum_out"),
+        "typreceive": function_named("enum_recv"), "typsend": function_named("enum_send"), "typanalyze": 0,
+        "typstorage": "p",
+    }  # fmt: skip
+    yield {
+        **common, "oid": enum.id + 1, "typname": ctx.snapshot.array_name(enum), "typlen": -1, "typbyval": False,
+        "typtype": "b", "typcategory": "A", "typsubscript": function_named("array_subscript_handler"),
+        "typelem": enum.id, "typarray": 0, "typinput": function_named("array_in"),
+        "typoutput": function_named("array_out"), "typreceive": function_named("array_recv"),
+        "typsend": function_named("array_send"), "typanalyze": function_named("array_typanalyze"), "typstorage": "x",
+    }  # fmt: skip
+
+
+@rows_of("pg_enum")
+def pg_enum(ctx: VirtualContext) -> Iterator[Record]:
+    """Labels in order. Where a float4 cannot tell their values apart, their order is their number in the row."""
+    for enum in ctx.snapshot.enums():
+        orders = [_float4(label.order) for label in enum.labels]
+        if len(set(orders)) < len(orders):
+            orders = [float(number) for number in range(1, len(orders) + 1)]
+        for label, order in zip(enum.labels, orders, strict=True):
+            yield {
+                "oid": label.id, "enumtypid": enum.id, "enumsortorder": order, "enumlabel": label.name,
+            }  # fmt: skip
+
+
+def _float4(value: float) -> float:
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded
+
+
 @rows_of("pg_type")
 def pg_type(ctx: VirtualContext) -> Iterator[Record]:
-    """PostgreSQL's types, and one composite and one array type for each table and view."""
+    """PostgreSQL's types, one composite and one array type for each table and view, and enums with their arrays."""
     yield from _system_types()
     for relation in ctx.snapshot.relations():
         if isinstance(relation, (Table, View)) and relation.type_oid:
             yield _row_type(relation, array=False)
             yield _row_type(relation, array=True)
+    for enum in ctx.snapshot.enums():
+        yield from _enum_type(ctx, enum)
 
 
 @rows_of("pg_range")
