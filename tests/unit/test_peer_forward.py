@@ -318,6 +318,23 @@ def test_a_stop_lets_statements_end_and_tells_who_is_idle(loop: str) -> None:
     run(loop, body)
 
 
+def test_a_listener_is_told_through_another_node_and_stays_idle(loop: str) -> None:
+    async def body() -> None:
+        async with pair() as both:
+            listener, sender = await both.connect(), await both.connect()
+            told: asyncio.Queue[str] = asyncio.Queue()
+            await listener.add_listener("news", lambda *of: told.put_nowait(of[3]))
+            for payload in ("first", "x" * 7999):
+                await sender.execute(f"NOTIFY news, '{payload}'")
+                assert await told.get() == payload
+            draining = asyncio.ensure_future(both.server.drain(10))
+            await until(listener.is_closed)
+            await draining
+            assert not both.server.forwarded
+
+    run(loop, body)
+
+
 def test_a_client_that_leaves_meanwhile_leaves_nothing(loop: str) -> None:
     async def body() -> None:
         async with pair() as both:

@@ -88,7 +88,7 @@ class Forwarded(Pipe):
         """Remember whether the client waits for an answer."""
         if end is self.near:
             self._tail = b""
-        else:
+        elif self._tail != _IDLE or not backend.only_notifications(data):
             size = len(_IDLE)
             self._tail = data[-size:] if len(data) >= size else (self._tail + data)[-size:]
             if self._ending:

@@ -14,6 +14,7 @@ from shardforge.errors import DatabaseError
 
 _INT16 = struct.Struct("!h").pack
 _INT32 = struct.Struct("!i").pack
+_UINT32 = struct.Struct("!I").pack
 _HEADER = struct.Struct("!cI").pack
 _ROW = struct.Struct("!cIh").pack
 _FIELD = struct.Struct("!IhIhih").pack
@@ -113,6 +114,19 @@ def error_response(error: DatabaseError, *, severity: str = "ERROR") -> bytes:
 def notice_response(notice: DatabaseError, *, severity: str) -> bytes:
     """NoticeResponse."""
     return message(b"N", _fields(notice, severity))
+
+
+def notification_response(process_id: int, channel: str, payload: str) -> bytes:
+    """NotificationResponse: what another session, or this one, has sent."""
+    return message(b"A", _UINT32(process_id) + channel.encode() + b"\0" + payload.encode() + b"\0")
+
+
+def only_notifications(data: bytes) -> bool:
+    """Whether the bytes are nothing but whole NotificationResponses: an idle client stays idle."""
+    start = 0
+    while data[start : start + 1] == b"A" and len(data) >= start + 5:
+        start += 1 + int.from_bytes(data[start + 1 : start + 5], "big")
+    return start == len(data)
 
 
 def _fields(error: DatabaseError, severity: str) -> bytes:

@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has read."""
         if self.conversation is not None:
-            self.conversation.output.resume()
+            self.conversation.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: end what runs for it."""

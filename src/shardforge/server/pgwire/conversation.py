@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shardforge.errors import DatabaseError, NetworkError, QueryError, TransactionError, unsupported
 from shardforge.server.pgwire import backend, frontend
+from shardforge.server.pgwire.delivery import Delivery
 from shardforge.server.pgwire.extended import Extended
 from shardforge.server.pgwire.flow import Begun
 from shardforge.server.pgwire.formats import Codecs
@@ -42,6 +43,7 @@ class Conversation:
         assert connection.transport is not None, "connected"
         self.output.attach(connection.transport)
         self._extended = Extended(self.session, self.output)
+        self._delivery = Delivery(connection, self.session, self.output)
         self._skipping = False
         self.running = False
         self.ending = False
@@ -239,8 +241,15 @@ class Conversation:
                         backend.parameter_status(parameter.name, session.settings.show(name))
                     )
             changed.clear()
+        if session.channels.inbox and session.status == "I":
+            self._delivery.send()
         session.state = "idle" if session.status == "I" else "idle in transaction"
         self.output.add(backend.READY[session.status])
+
+    def resume_writing(self) -> None:
+        """The client has read: go on with a result, and with notifications."""
+        self.output.resume()
+        self._delivery.deliver()
 
     def _send_notices(self) -> None:
         notices = self.session.notices

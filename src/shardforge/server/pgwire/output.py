@@ -62,6 +62,11 @@ class Output:
                 self._writable.set_result(None)
             self._writable = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether the client takes what is written."""
+        return self._writable is None
+
     async def drained(self) -> None:
         """Write what is queued, and wait until the client has taken enough of it."""
         self.flush()

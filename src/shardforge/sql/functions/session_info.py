@@ -129,6 +129,28 @@ def pg_postmaster_start_time(context: EvalContext) -> int:
     return int(context.session.instance.started_us) - UNIX_EPOCH_TO_2000_US
 
 
+# ---------------------------------------------------------------- LISTEN and NOTIFY
+
+
+@implements("pg_notify", context=True)
+def pg_notify(context: EvalContext, channel: str | None, payload: str | None) -> str:
+    """NOTIFY as a function. Raises: 22023, 54000."""
+    context.session.channels.notify(channel or "", payload or "")
+    return ""
+
+
+@implements("pg_listening_channels", context=True)
+def pg_listening_channels(context: EvalContext) -> tuple[str, ...]:
+    """What the session listens to."""
+    return tuple(context.session.channels.listening)
+
+
+@implements("pg_notification_queue_usage", context=True)
+def pg_notification_queue_usage(context: EvalContext) -> float:
+    """How full the fullest inbox is, from 0 to 1."""
+    return float(context.session.instance.channels.usage())
+
+
 # ---------------------------------------------------------------- what is constant here
 
 implements("pg_jit_available")(lambda: False)
@@ -143,4 +165,3 @@ implements("inet_client_port", "inet_server_port", "inet_client_addr", "inet_ser
     lambda: None
 )
 implements("pg_tablespace_location")(lambda oid: "")
-implements("pg_listening_channels")(lambda: ())

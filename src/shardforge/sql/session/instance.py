@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shardforge.config import Config
 from shardforge.ports import Clock
 from shardforge.sql.catalog.store import CatalogStore
+from shardforge.sql.session.channels import Channels
 from shardforge.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Instance:
     random: random.Random
     plans: PlanCache
     sessions: dict[int, Session] = field(default_factory=dict)
+    channels: Channels = field(default_factory=Channels)
     set_log_level: Callable[[str], None] = lambda level: None
     started_us: int = 0
     """When the node started, in microseconds since 1970."""

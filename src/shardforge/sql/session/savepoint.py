@@ -22,6 +22,7 @@ class Savepoint:
     settings: int
     overlay: CatalogSnapshot | None
     deferral: DeferralMark
+    channels: tuple[int, int]
 
 
 class Savepoints:
@@ -43,7 +44,12 @@ class Savepoints:
         session = self._session
         mark = session.transaction().savepoint()
         deferral = session.context().deferral.mark()
-        self._all.append(Savepoint(name, mark, session.settings.mark(), session.overlay, deferral))
+        self._all.append(
+            Savepoint(
+                name, mark, session.settings.mark(), session.overlay, deferral,
+                session.channels.mark(),
+            )
+        )  # fmt: skip
 
     def release(self, name: str) -> None:
         """RELEASE SAVEPOINT: it and those after it are forgotten, their changes kept. Raises: 3B001."""
@@ -59,6 +65,7 @@ class Savepoints:
         session.settings.rollback_to(savepoint.settings)
         session.overlay = savepoint.overlay
         session.context().deferral.rollback_to(savepoint.deferral)
+        session.channels.rollback_to(savepoint.channels)
         del self._all[offset + 1 :]
         session.status = "T"
 

@@ -28,7 +28,16 @@ from shardforge.sql.catalog.tablelocks import LockOwner
 from shardforge.sql.execute import ExecContext, Executable
 from shardforge.sql.functions.context import EvalContext
 from shardforge.sql.parse import Statement, parse
-from shardforge.sql.session import as_of, commit_key, lifting, older_snapshot, read_only, utility
+from shardforge.sql.session import (
+    as_of,
+    commit_key,
+    lifting,
+    older_snapshot,
+    read_only,
+    undecided,
+    utility,
+)
+from shardforge.sql.session.channels import SessionChannels
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
 from shardforge.sql.session.instance import Instance
@@ -78,6 +87,7 @@ class Session:
         self.savepoints = Savepoints(self)
         self.lock_owner = LockOwner(self.process_id)
         """The transaction's table locks."""
+        self.channels = SessionChannels(self)
         self.overlay: CatalogSnapshot | None = None
         """The catalog as this transaction's own DDL has made it."""
         self.status = "I"
@@ -328,11 +338,11 @@ class Session:
                     self.instance.catalog.publish(self.overlay)
                     self.overlay = None
                 if transaction.undecided:  # answered before a majority has it
-                    self._leave_behind(transaction)
+                    undecided.leave_behind(self, transaction)
         except BaseException:
             if transaction is not None:
                 if transaction.undecided:
-                    self._leave_behind(transaction)
+                    undecided.leave_behind(self, transaction)
                 await transaction.rollback()
             await self._ended(committed=False)
             raise
@@ -352,22 +362,6 @@ class Session:
             if not transaction.committed:
                 raise
 
-    def _leave_behind(self, transaction: Transaction) -> None:
-        """Go on without knowing whether a commit succeeds: its table locks stay until it is decided.
-
-        Whoever got one of them now would not know of an index that the commit may yet bring. When nobody can tell how
-        it ended, they stay as long as this leadership.
-        """
-        owner, self.lock_owner = self.lock_owner, LockOwner(self.process_id)
-        overlay, catalog = self.overlay, self.instance.catalog
-
-        def ended(committed: bool) -> None:
-            if committed and overlay is not None:
-                catalog.publish(overlay)
-            catalog.locks.release_all(owner)
-
-        transaction.on_end = ended
-
     async def rollback(self) -> None:
         """Roll back what is open and end the block."""
         transaction, self._transaction = self._transaction, None
@@ -382,6 +376,8 @@ class Session:
         if self.lock_owner.held:
             self.instance.catalog.locks.release_all(self.lock_owner)
         self.savepoints.clear()
+        if self.channels.changed:
+            self.channels.transaction_ended(committed=committed)
         if self.past is not None:
             self.past.ended()
         self.settings.end_transaction(committed=committed)
@@ -592,6 +588,7 @@ class Session:
             await cursor.close()
         self.cursors.clear()
         await self.rollback()
+        self.channels.close()
         await utility.drop_temporary(self)
         self.instance.remove(self)
 

@@ -12,6 +12,7 @@ from shardforge.errors import QueryError, TransactionError, unsupported
 from shardforge.sql.bind.tree import ColumnId, OutputColumn
 from shardforge.sql.ddl import execute_ddl
 from shardforge.sql.session import (
+    channels,
     commit_key,
     concurrently,
     copying,
@@ -307,6 +308,7 @@ async def _discard(
         session.cursors.clear()
         session.prepared.clear()
         session.settings.reset_all()
+        session.channels.unlisten()
     if target in ("DISCARD_ALL", "DISCARD_TEMP"):
         await drop_temporary(session)
     if target in ("DISCARD_ALL", "DISCARD_SEQUENCES"):
@@ -329,9 +331,6 @@ async def _refused(
 
 
 _REFUSED = {
-    "ListenStmt": "LISTEN",
-    "NotifyStmt": "NOTIFY",
-    "UnlistenStmt": "UNLISTEN",
     "DoStmt": "DO",
     "CallStmt": "CALL",
     "MergeStmt": "MERGE",
@@ -344,6 +343,9 @@ _TABLE: dict[str, Run] = {
     "VariableShowStmt": _show,
     "ConstraintsSetStmt": set_constraints.run,
     "DiscardStmt": _discard,
+    "ListenStmt": channels.listen,
+    "UnlistenStmt": channels.unlisten,
+    "NotifyStmt": channels.notify,
     "PrepareStmt": prepared_sql.prepare,
     "ExecuteStmt": prepared_sql.execute,
     "DeallocateStmt": prepared_sql.deallocate,

@@ -1,0 +1,31 @@
+"""A session that goes on before anybody knows how its commit ends, and what waits for the answer behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardforge.sql.catalog.tablelocks import LockOwner
+from shardforge.txn.coordinator import Transaction
+
+if TYPE_CHECKING:
+    from shardforge.sql.session.session import Session
+
+
+def leave_behind(session: Session, transaction: Transaction) -> None:
+    """Go on without knowing whether a commit succeeds: its table locks and notifications stay until it is decided.
+
+    Whoever got one of the locks now would not know of an index that the commit may yet bring. When nobody can tell how
+    it ended, they stay as long as this leadership, and nobody is notified.
+    """
+    owner, session.lock_owner = session.lock_owner, LockOwner(session.process_id)
+    overlay, catalog = session.overlay, session.instance.catalog
+    publish = session.channels.leave_behind() if session.channels.changed else None
+
+    def ended(committed: bool) -> None:
+        if committed and overlay is not None:
+            catalog.publish(overlay)
+        catalog.locks.release_all(owner)
+        if committed and publish is not None:
+            publish()
+
+    transaction.on_end = ended
