@@ -28,6 +28,7 @@ from shardforge.sql.plan.estimate import (
 from shardforge.sql.plan.logical import ColumnIds, Relation, columns_of, free_columns
 from shardforge.sql.plan.materialize import keep_independent_parts
 from shardforge.sql.plan.nodes import Access, Node, Ordering
+from shardforge.sql.plan.postponing import postponed
 from shardforge.sql.plan.rules import apply_rules
 from shardforge.sql.plan.subqueries import extract_from
 
@@ -61,7 +62,7 @@ class Builder:
             case tree.Join():
                 return self._join(relation)
             case tree.Sort():
-                return self._sort(relation, None, few=few)
+                return self._sorted(relation, None, few=few)
             case tree.Limit():
                 return self._limit(relation)
             case logical.Apply():
@@ -232,6 +233,18 @@ class Builder:
 
     # ---- order and limits ------------------------------------------------------------------------
 
+    def _sorted(
+        self, sort: tree.Sort, top: tuple[Expression | None, Expression | None] | None, *, few: bool
+    ) -> Node:
+        late = postponed(sort)
+        if late is None:
+            return self._sort(sort, top, few=few)
+        early, outputs = late
+        below = self._sort(early, top, few=few)
+        return nodes.Project(
+            columns=columns_of(sort), rows=below.rows, input=below, outputs=outputs
+        )
+
     def _sort(
         self, sort: tree.Sort, top: tuple[Expression | None, Expression | None] | None, *, few: bool
     ) -> Node:
@@ -271,7 +284,7 @@ class Builder:
     ) -> Node:
         """What is right below a LIMIT: a sort there need only find the first rows."""
         if isinstance(relation, tree.Sort) and top is not None:
-            return self._sort(relation, top, few=True)
+            return self._sorted(relation, top, few=True)
         if (
             isinstance(relation, tree.Project)
             and isinstance(relation.input, tree.Sort)
