@@ -32,7 +32,7 @@ COMPILED: Final = {
     "sql.execute": (
         "access", "constraints", "context", "deferral", "onerow", "point", "rows", "rowwriter", "target", "update",
     ),
-    "sql.session": ("instance", "outcome", "prepared", "session", "settings", "utility"),
+    "sql.session": ("instance", "outcome", "prepared", "session", "settings", "undecided", "utility"),
     "sql.types": ("integers",),
     "storage": ("mvcc", "newest_cache", "rocksdb", "rowcodec", "wal", "wal_format", "wal_index"),
     "txn": (

@@ -88,7 +88,7 @@ def test_asyncpg_listeners(server: ServerProcess) -> None:
             assert await listener.fetchval("SELECT 1") == 1
             assert queue.empty()
         assert await asyncio.wait_for(queue.get(), PATIENCE_SECONDS) == (pid, "in a transaction")
-        await listener.execute("UNLISTEN *")
+        await listener.reset()
         assert await listener.fetchval("SELECT count(*) FROM pg_listening_channels()") == 0
         await listener.close()
         await sender.close()

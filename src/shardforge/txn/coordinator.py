@@ -200,6 +200,14 @@ class Coordinator:
             return await read_settled(self.router, key, INFINITY)
         return found[1]
 
+    def serves(self) -> bool:
+        """Whether no other node can have begun to serve, as is known now; see `wait_serving`."""
+        return self._lease_held()
+
+    async def wait_serving(self) -> None:
+        """Return when this node is known to be the one that serves. Raises ConsensusError 57P03 when it may not be."""
+        await self._lease.wait()
+
     async def commit(self, transaction: Transaction) -> None:
         """Commit what the transaction wrote; it is finished in any case."""
         if self.fences.up:

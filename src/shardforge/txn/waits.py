@@ -1,7 +1,9 @@
-"""Waiting for row locks: futures, timeouts, and the victim of a deadlock.
+"""Waiting for row locks, and for those that sessions hold: futures, timeouts, and the victim of a deadlock.
 
 One registry a node: the waits-for graph spans all shards. A transaction waits for one lock at a time.
-Cancelling the awaiting task withdraws the request.
+Cancelling the awaiting task withdraws the request. A lock table may belong to sessions, whose locks outlive their
+transactions: then its holders and waiters are sessions' numbers, which are below 0, and a session waits for what its
+transaction waits for.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ class _Wait(NamedTuple):
 
 
 class LockWaits:
-    """Everyone on this node who waits for a row lock."""
+    """Everyone on this node who waits for a row's lock, or a session's."""
 
     def __init__(self) -> None:
         self._waits: dict[TxnId, _Wait] = {}
         self.deadlocks = 0
         self.elsewhere: Callable[[TxnId], Iterable[TxnId]] = lambda txn: ()
-        """Whom a transaction waits for at other locks than rows'; those waits have their own registry."""
+        """Whom a transaction waits for at other locks than these; those waits have their own registry."""
+        self.sessions: dict[TxnId, Callable[[], TxnId | None]] = {}
+        """By number, the transaction that is under way in a session that holds locks, or waits for one."""
 
     def __len__(self) -> int:
         """How many transactions wait."""
@@ -42,11 +46,16 @@ class LockWaits:
         txn: TxnId,
         strength: LockStrength,
         timeout_ms: int,
+        session: TxnId | None = None,
     ) -> None:
-        """Return once the lock is held. Raises 40P01 for a victim and 55P03 at the timeout."""
+        """Return once the lock is held, by the session if one is given.
+
+        Raises 40P01 for a victim and 55P03 at the timeout.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        waiter = table.enqueue(key, txn, strength, lambda: _succeed(future))
+        holder = txn if session is None else session
+        waiter = table.enqueue(key, holder, strength, lambda: _succeed(future))
         self._waits[txn] = _Wait(table, waiter, future)
         timer = None
         if timeout_ms:
@@ -78,7 +87,10 @@ class LockWaits:
                 return
 
     def blockers(self, txn: TxnId) -> Iterator[TxnId]:
-        """Whom the transaction waits for at a row."""
+        """Whom the transaction waits for here; a session for its transaction."""
+        if txn < 0:
+            current = self.sessions[txn]()
+            return iter(() if current is None else (current,))
         wait = self._waits.get(txn)
         return iter(()) if wait is None else wait.table.blockers(wait.waiter)
 
@@ -102,12 +114,13 @@ def _lock_timeout() -> TransactionError:
 
 
 def _deadlock(cycle: list[TxnId]) -> TransactionError:
+    cycle = [txn for txn in cycle if txn > 0]
     steps = zip(cycle, [*cycle[1:], cycle[0]], strict=True)
     return TransactionError(
         "deadlock detected",
         "40P01",
         detail="\n".join(
-            f"Transaction {txn} waits for a row lock; blocked by transaction {blocker}."
+            f"Transaction {txn} waits for a lock; blocked by transaction {blocker}."
             for txn, blocker in steps
         ),
         hint="See server log for query details.",

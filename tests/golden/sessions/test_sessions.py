@@ -1,8 +1,9 @@
 """Scripts of several sessions with PostgreSQL 15's answers: rows, warnings, errors, waits and notifications.
 
 A line is one statement of a session. `waits`: it was not answered before the next line; its answer is then part of a
-later line, under `answered`. `told`: the notifications that sessions got after the line, as sender, channel, payload.
-`prepare`: sent by the extended protocol. `python -m tests.golden.sessions.test_sessions DSN` asks PostgreSQL again.
+later line, under `answered`. `ends`: it waits, and its own timeout ends that. `told`: the notifications that sessions
+got after the line, as sender, channel, payload. `prepare`: sent by the extended protocol.
+`python -m tests.golden.sessions.test_sessions DSN` asks PostgreSQL again.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ class Cast:
         name = line["on"]
         await self._session(name)
         task = asyncio.create_task(self._answer(name, line))
-        result = {key: line[key] for key in ("on", "sql", "prepare") if key in line}
-        if await self._is_answered(name, task):
-            result |= task.result()
+        result = {key: line[key] for key in ("on", "sql", "prepare", "ends") if key in line}
+        if line.get("ends") or await self._is_answered(name, task):
+            result |= await task
         else:
             result["waits"] = True
             self.waiting[name] = task

@@ -55,6 +55,18 @@ class RowLock(NamedTuple):
     granted: bool
 
 
+class AdvisoryLock(NamedTuple):
+    """An advisory lock, or the wait for one; the numbers as in pg_locks."""
+
+    pid: int
+    database: int
+    classid: int
+    objid: int
+    objsubid: int
+    shared: bool
+    granted: bool
+
+
 class VirtualContext(Protocol):
     """What the rows of catalog tables are made from."""
 
@@ -71,6 +83,10 @@ class VirtualContext(Protocol):
 
     def row_locks(self) -> Iterable[RowLock]:
         """Every row lock and waiter."""
+        ...
+
+    def advisory_locks(self) -> Iterable[AdvisoryLock]:
+        """Every advisory lock and waiter."""
         ...
 
     @property

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from shardforge.ports import Clock
-from shardforge.sql.functions.waiting import Sleeps
+from shardforge.sql.functions.waiting import Steps
 from shardforge.sql.types.base import TypeSettings
 
 UNIX_EPOCH_TO_2000_US = 946_684_800_000_000
@@ -26,8 +26,8 @@ class EvalContext:
         "random",
         "session",
         "settings",
-        "sleeps",
         "statement_us",
+        "steps",
         "transaction_us",
     )
 
@@ -49,7 +49,7 @@ class EvalContext:
         self.transaction_us = transaction_us
         self.statement_us = statement_us
         self.clock = clock
-        self.sleeps = Sleeps()
+        self.steps = Steps()
 
     def clock_us(self) -> int:
         """The moment now, which moves within a statement (clock_timestamp)."""

@@ -3,14 +3,14 @@
 Expressions are synchronous. A function whose value is not there yet raises `MustWaitError`; whoever evaluates the row
 awaits `wait()` and evaluates the row again (`waited`), so the rows before it keep their values. In the select list, in
 conditions over one table, in VALUES, FROM, SET and RETURNING somebody does; elsewhere it is the error that it is.
-Evaluating again comes by every sleep of the row once more: `Sleeps` counts those that are over.
+Evaluating again comes by every sleep and every lock of the row once more: `Steps` knows which are done.
 Source: PostgreSQL 15, src/backend/utils/adt/misc.c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shardforge.errors import QueryError
 from shardforge.sql.functions.registry import implements
@@ -37,52 +37,78 @@ class MustWaitError(QueryError):
         self.wait = wait
 
 
-class Sleeps:
-    """The sleeps of the row that is evaluated: how many are over, and how many were come by this time."""
+class Steps:
+    """What the row that is evaluated does beyond its value: each step once, however often the row is evaluated.
 
-    __slots__ = ("met", "over")
+    Steps are told apart by their order. Where nobody would evaluate the row again, nothing is kept.
+    """
+
+    __slots__ = ("_kept", "_met", "_results")
 
     def __init__(self) -> None:
-        self.met = self.over = 0
+        self._kept = False
+        self._met = 0
+        self._results: list[Any] = []
 
     def begin(self) -> None:
-        """Another row."""
-        self.met = self.over = 0
+        """Another row, that may have to be evaluated again."""
+        self._kept, self._met = True, 0
+        self._results.clear()
 
-    def meet(self) -> bool:
-        """Come by a sleep; whether it is over."""
-        self.met += 1
-        return self.met <= self.over
+    def again(self) -> None:
+        """The same row from its beginning."""
+        self._met = 0
+
+    def end(self) -> None:
+        """The row has been evaluated, or has failed."""
+        self._kept, self._met = False, 0
+        self._results.clear()
+
+    def done(self, result: T) -> T:
+        """The step that was met is done: what `once` gives for it from now on."""
+        if self._kept:
+            self._results.append(result)
+        return result
+
+    def once(self, act: Callable[[], T]) -> T:
+        """What `act` returns, or has returned. If it has to wait, `done` is to be called when that is over."""
+        self._met += 1
+        if self._met <= len(self._results):
+            result: T = self._results[self._met - 1]
+            return result
+        return self.done(act())
 
 
 async def waited(evaluate: Callable[[], T], context: EvalContext) -> T:
     """What `evaluate` returns, waiting where it must."""
-    sleeps = context.sleeps
-    sleeps.begin()
-    while True:
-        try:
-            value = evaluate()
-        except MustWaitError as must:
-            await must.wait()
-            sleeps.met = 0
-        else:
-            sleeps.begin()
-            return value
+    steps = context.steps
+    steps.begin()
+    try:
+        while True:
+            try:
+                return evaluate()
+            except MustWaitError as must:
+                await must.wait()
+                steps.again()
+    finally:
+        steps.end()
 
 
 @implements("pg_sleep", context=True)
 def pg_sleep(context: EvalContext, seconds: float) -> str:
     """Return after so many seconds; at once for what is not above zero."""
-    if context.sleeps.meet():
-        return ""
-    raise MustWaitError(lambda: _sleep(context, seconds))
+
+    def sleep() -> str:
+        raise MustWaitError(lambda: _sleep(context, seconds))
+
+    return context.steps.once(sleep)
 
 
 async def _sleep(context: EvalContext, seconds: float) -> None:
     end = context.clock.monotonic_ns() / 1e9 + seconds
     while (left := end - context.clock.monotonic_ns() / 1e9) > 0:
         await context.clock.sleep(min(left, SLEEP_SECONDS_MAX))
-    context.sleeps.over += 1
+    context.steps.done("")
 
 
 @implements("pg_sleep_for(interval)", context=True)

@@ -13,6 +13,7 @@ from shardforge.ports import Clock
 from shardforge.sql.catalog.store import CatalogStore
 from shardforge.sql.session.channels import Channels
 from shardforge.telemetry import Telemetry
+from shardforge.txn.locks import LockTable
 
 if TYPE_CHECKING:
     from shardforge.sql.session.lifted import Form
@@ -92,6 +93,8 @@ class Instance:
     plans: PlanCache
     sessions: dict[int, Session] = field(default_factory=dict)
     channels: Channels = field(default_factory=Channels)
+    advisory: LockTable = field(default_factory=LockTable)
+    """Of sessions, by `advisory.Tag`."""
     set_log_level: Callable[[str], None] = lambda level: None
     started_us: int = 0
     """When the node started, in microseconds since 1970."""

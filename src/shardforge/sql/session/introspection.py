@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from shardforge.sql.catalog.descriptors import Sequence as SequenceDescriptor
-from shardforge.sql.catalog.relations import Activity, RowLock
+from shardforge.sql.catalog.relations import Activity, AdvisoryLock, RowLock
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
-from shardforge.sql.session.lock_view import row_locks
+from shardforge.sql.session.lock_view import advisory_locks, row_locks
 from shardforge.sql.session.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class Introspection:
     def row_locks(self) -> Iterator[RowLock]:
         """Every row lock and waiter."""
         return row_locks(self.session.instance, self.snapshot)
+
+    def advisory_locks(self) -> Iterator[AdvisoryLock]:
+        """Every advisory lock and waiter."""
+        return advisory_locks(self.session.instance)
 
     def sequence_last_value(self, sequence: SequenceDescriptor) -> int | None:
         """The last value given, when it is known."""

@@ -1,4 +1,4 @@
-"""Who holds and awaits which row: the lock tables as people see them, in pg_locks and `cluster status --locks`.
+"""Who holds and awaits which lock: the lock tables as people see them, in pg_locks and `cluster status --locks`.
 
 Keys are not decoded for anything else; here it is told to which table one belongs, where its prefix says so.
 """
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from shardforge.ids import TxnId
-from shardforge.sql.catalog.relations import RowLock
+from shardforge.sql.catalog.relations import AdvisoryLock, RowLock
 from shardforge.sql.catalog.snapshot import CatalogSnapshot
 from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.execute.keyspace import IndexSpace
+from shardforge.sql.session.advisory import Tag
 from shardforge.txn.locks import LockStrength
 
 if TYPE_CHECKING:
@@ -29,6 +30,17 @@ def row_locks(instance: Instance, *snapshots: CatalogSnapshot) -> Iterator[RowLo
     for key, txn, strength, granted in locks.entries():
         table = next((t for find in finders if (t := find(key)) is not None), None)
         yield RowLock(pids.get(txn), table, key.hex(), txn, strength, granted)
+
+
+def advisory_locks(instance: Instance) -> Iterator[AdvisoryLock]:
+    """Every advisory lock and waiter."""
+    for session in instance.sessions.values():
+        for key, shared in session.advisory.held():
+            yield AdvisoryLock(session.process_id, *Tag.unpack(key), shared, granted=True)
+    for key, number, strength, granted in instance.advisory.entries():
+        if not granted:
+            shared = strength is not LockStrength.UPDATE
+            yield AdvisoryLock(-number, *Tag.unpack(key), shared, granted=False)
 
 
 def _sessions(instance: Instance) -> dict[TxnId, int]:

@@ -23,6 +23,7 @@ class Savepoint:
     overlay: CatalogSnapshot | None
     deferral: DeferralMark
     channels: tuple[int, int]
+    advisory: int
 
 
 class Savepoints:
@@ -47,7 +48,7 @@ class Savepoints:
         self._all.append(
             Savepoint(
                 name, mark, session.settings.mark(), session.overlay, deferral,
-                session.channels.mark(),
+                session.channels.mark(), session.advisory.mark(),
             )
         )  # fmt: skip
 
@@ -66,6 +67,7 @@ class Savepoints:
         session.overlay = savepoint.overlay
         session.context().deferral.rollback_to(savepoint.deferral)
         session.channels.rollback_to(savepoint.channels)
+        session.advisory.rollback_to(savepoint.advisory)
         del self._all[offset + 1 :]
         session.status = "T"
 

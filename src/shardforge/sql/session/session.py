@@ -37,6 +37,7 @@ from shardforge.sql.session import (
     undecided,
     utility,
 )
+from shardforge.sql.session.advisory import SessionLocks
 from shardforge.sql.session.channels import SessionChannels
 from shardforge.sql.session.cursors import Cursor
 from shardforge.sql.session.ddl_context import SessionDdl
@@ -48,7 +49,6 @@ from shardforge.sql.session.prepared import Prepared
 from shardforge.sql.session.savepoint import Savepoints
 from shardforge.sql.session.settings import Settings
 from shardforge.sql.session.statements import effective_search_path, prepare_statement
-from shardforge.txn.commit import unknown_outcome
 from shardforge.txn.coordinator import Isolation, Transaction
 
 Names = tuple[CatalogSnapshot, tuple[str, ...], tuple[str, ...]]
@@ -87,6 +87,7 @@ class Session:
         self.savepoints = Savepoints(self)
         self.lock_owner = LockOwner(self.process_id)
         """The transaction's table locks."""
+        self.advisory = SessionLocks(self)
         self.channels = SessionChannels(self)
         self.overlay: CatalogSnapshot | None = None
         """The catalog as this transaction's own DDL has made it."""
@@ -333,7 +334,7 @@ class Session:
             if transaction is not None:
                 await self.context().before_commit(transaction)
                 commit_key.record(self, transaction)
-                await self._decide(transaction)
+                await undecided.decide(transaction)
                 if self.overlay is not None:
                     self.instance.catalog.publish(self.overlay)
                     self.overlay = None
@@ -351,17 +352,6 @@ class Session:
         await self._ended(committed=True)
         return True
 
-    @staticmethod
-    async def _decide(transaction: Transaction) -> None:
-        """Commit. Cancelled meanwhile it tells the decision, and 40003 while there is none: it goes on behind us."""
-        try:
-            await transaction.commit()
-        except asyncio.CancelledError:
-            if transaction.undecided:
-                raise unknown_outcome() from None
-            if not transaction.committed:
-                raise
-
     async def rollback(self) -> None:
         """Roll back what is open and end the block."""
         transaction, self._transaction = self._transaction, None
@@ -376,6 +366,8 @@ class Session:
         if self.lock_owner.held:
             self.instance.catalog.locks.release_all(self.lock_owner)
         self.savepoints.clear()
+        if self.advisory.transactional:
+            self.advisory.transaction_ended()
         if self.channels.changed:
             self.channels.transaction_ended(committed=committed)
         if self.past is not None:
@@ -589,6 +581,7 @@ class Session:
         self.cursors.clear()
         await self.rollback()
         self.channels.close()
+        self.advisory.close()
         await utility.drop_temporary(self)
         self.instance.remove(self)
 

@@ -1,14 +1,27 @@
-"""A session that goes on before anybody knows how its commit ends, and what waits for the answer behind it."""
+"""How a session commits, and goes on before anybody knows how that ends: what waits for the answer behind it."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from shardforge.sql.catalog.tablelocks import LockOwner
+from shardforge.txn.commit import unknown_outcome
 from shardforge.txn.coordinator import Transaction
 
 if TYPE_CHECKING:
     from shardforge.sql.session.session import Session
+
+
+async def decide(transaction: Transaction) -> None:
+    """Commit. Cancelled meanwhile it tells the decision, and 40003 while there is none: it goes on behind us."""
+    try:
+        await transaction.commit()
+    except asyncio.CancelledError:
+        if transaction.undecided:
+            raise unknown_outcome() from None
+        if not transaction.committed:
+            raise
 
 
 def leave_behind(session: Session, transaction: Transaction) -> None:

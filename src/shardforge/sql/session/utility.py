@@ -309,6 +309,7 @@ async def _discard(
         session.prepared.clear()
         session.settings.reset_all()
         session.channels.unlisten()
+        session.advisory.release_all()
     if target in ("DISCARD_ALL", "DISCARD_TEMP"):
         await drop_temporary(session)
     if target in ("DISCARD_ALL", "DISCARD_SEQUENCES"):

@@ -54,7 +54,7 @@ def pg_stat_gssapi(ctx: VirtualContext) -> Iterator[Record]:
 
 @rows_of("pg_locks")
 def pg_locks(ctx: VirtualContext) -> Iterator[Record]:
-    """Locks on tables, and on rows: PostgreSQL lists those that are waited for only, here all are in memory."""
+    """Locks on tables, on numbers, and on rows: of these PostgreSQL lists only those that are waited for."""
     for pid, table, mode, granted in ctx.table_locks():
         yield {
             "locktype": "relation", "database": ctx.snapshot.database.id, "relation": table, "pid": pid,
@@ -65,6 +65,13 @@ def pg_locks(ctx: VirtualContext) -> Iterator[Record]:
             "locktype": "tuple", "database": ctx.snapshot.database.id, "relation": lock.table, "pid": lock.pid,
             "virtualtransaction": str(lock.transaction), "mode": _ROW_MODES[lock.strength],
             "granted": lock.granted, "fastpath": False,
+        }  # fmt: skip
+    for advisory in ctx.advisory_locks():
+        yield {
+            "locktype": "advisory", "database": advisory.database, "classid": advisory.classid,
+            "objid": advisory.objid, "objsubid": advisory.objsubid, "pid": advisory.pid,
+            "mode": "ShareLock" if advisory.shared else "ExclusiveLock",
+            "granted": advisory.granted, "fastpath": False,
         }  # fmt: skip
 
 
