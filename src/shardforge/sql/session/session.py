@@ -546,6 +546,7 @@ class Session:
             if current is prepared:
                 return prepared
             prepared = current
+            self.context()  # its functions ask the newer catalog too
 
     async def fetch_all(self, outcome: Outcome) -> tuple[list[Row], str]:
         """All rows of an outcome, and its command tag."""
