@@ -5,18 +5,20 @@ Source: PostgreSQL 15, src/backend/commands/comment.c.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.catalog.descriptors import Sequence, Table, View
 from shardforge.sql.catalog.snapshot import IndexRelation
+from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl.context import Ddl, Node
 from shardforge.sql.ddl.enum_types import comment_on_enum
 from shardforge.sql.ddl.names import KINDS, WORDS, refuse_kind, shown, split_name, strings
 
 K = TypeVar("K")
+_LOCK: Final = TableLockMode.SHARE_UPDATE_EXCLUSIVE
 
 
 def _put(comments: dict[K, str], key: K, text: str | None) -> dict[K, str]:
@@ -68,13 +70,14 @@ async def _on_relation(ddl: Ddl, kind: str, names: list[str], text: str | None) 
     if not isinstance(found, KINDS[kind]):
         raise refuse_kind(found, WORDS[kind])
     if isinstance(found, IndexRelation):
+        table = await ddl.lock(found.table, _LOCK)
         indexes = tuple(
             replace(index, comment=text) if index.id == found.id else index
-            for index in found.table.indexes
+            for index in table.indexes
         )
-        await ddl.put(replace(found.table, indexes=indexes))
+        await ddl.put(replace(table, indexes=indexes))
     elif isinstance(found, (Table, View, Sequence)):
-        await ddl.put(replace(found, comment=text))
+        await ddl.put(replace(await ddl.lock(found, _LOCK), comment=text))
 
 
 async def _on_column(ddl: Ddl, names: list[str], text: str | None) -> None:
@@ -89,6 +92,7 @@ async def _on_column(ddl: Ddl, names: list[str], text: str | None) -> None:
     )
     if column is None:
         raise QueryError(f'column "{names[-1]}" of relation "{found.name}" does not exist', "42703")
+    found = await ddl.lock(found, _LOCK)
     await ddl.put(replace(found, column_comments=_put(found.column_comments, column.id, text)))
 
 
@@ -101,6 +105,7 @@ async def _on_constraint(ddl: Ddl, names: list[str], text: str | None) -> None:
         raise QueryError(
             f'constraint "{names[-1]}" for table "{table.name}" does not exist', "42704"
         )
+    table = await ddl.lock(table, _LOCK)
     await ddl.put(
         replace(table, constraint_comments=_put(table.constraint_comments, names[-1], text))
     )

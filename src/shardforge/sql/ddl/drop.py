@@ -228,6 +228,11 @@ async def carry_out(ddl: Ddl, plan: DropPlan, what: str, *, cascade: bool) -> No
         await ddl.lock_exclusively(other)
     for enum in plan.types.values():
         await ddl.lock_type(enum, TableLockMode.ACCESS_EXCLUSIVE)
+    owners = [relation for relation in plan.relations.values() if isinstance(relation, Table)]
+    forgotten = [key for owner in owners for key in owner.foreign_keys]
+    forgotten += [key for _, key in plan.foreign_keys.values()]
+    for target in filter(None, map(ddl.catalog.table_by_id, (key.target for key in forgotten))):
+        await ddl.lock(target, TableLockMode.SHARE_UPDATE_EXCLUSIVE)  # no DDL may change it beside
     await remove(ddl, plan)
     for table, column in plan.columns.values():
         left = ddl.catalog.table_by_id(table.id)

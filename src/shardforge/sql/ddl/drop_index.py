@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from shardforge.errors import QueryError
 from shardforge.sql.catalog.descriptors import Index, Table
 from shardforge.sql.catalog.snapshot import IndexRelation
+from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl.context import Ddl
 from shardforge.sql.ddl.dependencies import Dependents, DropPlan, describe, settle
 
@@ -58,6 +59,7 @@ async def forget_reference(ddl: Ddl, target_id: int, owner: Table) -> None:
     target = ddl.catalog.table_by_id(target_id)
     if target is None or any(key.target == target_id for key in owner.foreign_keys):
         return
+    target = await ddl.lock(target, TableLockMode.SHARE_UPDATE_EXCLUSIVE)
     kept = tuple(oid for oid in target.referenced_by if oid != owner.id)
     if kept != target.referenced_by:
         await ddl.put(replace(target, referenced_by=kept, version=target.version + 1))
