@@ -163,6 +163,13 @@ class SequenceStore:
             await self.reserve_rowids(storage_id)
         return number
 
+    async def continue_rowids(self, storage_id: int, before: int) -> None:
+        """Let the row numbers of a storage, which has none yet, go on from where those of another are."""
+        data = await self._coordinator.read_latest(codec.sequence_key(before))
+        if data is not None:
+            position = codec.decode_position(data)
+            await self._update(storage_id, lambda _: position)
+
     # ---- stored positions ------------------------------------------------------------------------
 
     async def _update(

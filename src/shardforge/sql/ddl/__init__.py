@@ -5,6 +5,7 @@ context           DdlContext (the session's side), Ddl (the statement: locks, ch
 definition        column and constraint clauses as written;  table_builder: as descriptors
 dependencies      what a DROP would break
 backfill, bulk    work over a table's rows
+rewrite           all rows written anew, beside writers (catchup) or alone;  conversion: what becomes of a row
 concurrently      an index built while clients write
 """
 

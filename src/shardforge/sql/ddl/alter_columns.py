@@ -8,7 +8,7 @@ rewrite the rows. Source: PostgreSQL 15, src/backend/commands/tablecmds.c.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -24,15 +24,14 @@ from shardforge.sql.ddl.alter_constraints import add_foreign_key, add_key
 from shardforge.sql.ddl.backfill import (
     Evaluate,
     contains_nulls,
-    copied_columns,
     evaluate,
     evaluator,
     has_rows,
-    rewrite,
     verify_check,
     verify_not_null,
 )
 from shardforge.sql.ddl.context import Ddl, Node
+from shardforge.sql.ddl.conversion import copied_columns
 from shardforge.sql.ddl.definition import ColumnDefinition, Definition, read_column
 from shardforge.sql.ddl.dependencies import (
     Dependents,
@@ -43,6 +42,7 @@ from shardforge.sql.ddl.dependencies import (
 )
 from shardforge.sql.ddl.drop import remove
 from shardforge.sql.ddl.drop_column import remove_column
+from shardforge.sql.ddl.rewrite import rewrite
 from shardforge.sql.ddl.sequence_ddl import change_sequence
 from shardforge.sql.ddl.types import column_type
 from shardforge.sql.parse import deparse_expression
@@ -107,14 +107,10 @@ async def _store_column(ddl: Ddl, old: Table, new: Table, wanted: ColumnDefiniti
     column = existing(new, wanted.name)
     new = replace(new, layouts=(*new.layouts, build.row_layout(new)))
     value = _new_value(ddl, old, new, column)
-    if value is None:
-        if column.not_null and await has_rows(ddl, old):
-            raise contains_nulls(ddl, new, column.name)
-        return await _put(ddl, new)
-    function, constant = value
-    if not constant:
-        return await _rewrite_with(ddl, old, new, {column.id: function})
-    missing = await evaluate(ddl, function, ())
+    if value is not None and not value.constant:
+        return await _rewrite_with(ddl, old, new, {column.id: value.function})
+    await ddl.lock_exclusively(old)
+    missing = None if value is None else await evaluate(ddl, value.function, ())
     if missing is None:
         if column.not_null and await has_rows(ddl, old):
             raise contains_nulls(ddl, new, column.name)
@@ -123,12 +119,19 @@ async def _store_column(ddl: Ddl, old: Table, new: Table, wanted: ColumnDefiniti
     return await _put(ddl, build.replace_column(new, replace(column, missing=text)))
 
 
-def _new_value(ddl: Ddl, old: Table, new: Table, column: Column) -> tuple[Evaluate, bool] | None:
-    """(how to get the column's value from an old row, whether it is the same for all rows); None: NULL."""
+class _NewValue(NamedTuple):
+    """How to get a new column's value from an old row, and whether it is the same for all rows."""
+
+    function: Evaluate
+    constant: bool
+
+
+def _new_value(ddl: Ddl, old: Table, new: Table, column: Column) -> _NewValue | None:
+    """None: NULL."""
     if column.generated is not None:
         bound = expressions.assigned(ddl, old, column, column.generated)
         assert bound is not None, "checked when the expression was accepted"
-        return evaluator(ddl, old, bound), False
+        return _NewValue(evaluator(ddl, old, bound), constant=False)
     if column.identity:
         sequence = next(s for s in ddl.catalog.sequences() if s.owned_by == (new.id, column.id))
         text = build.next_value_of(sequence)
@@ -137,8 +140,11 @@ def _new_value(ddl: Ddl, old: Table, new: Table, column: Column) -> tuple[Evalua
     else:
         return None
     bound = bind_default(text, column, expressions.environment(ddl, text))
-    volatile = any(isinstance(part, tree.Call) and part.volatile == "v" for part in parts(bound))
-    return evaluator(ddl, old, bound), not volatile
+    return _NewValue(evaluator(ddl, old, bound), constant=not _is_volatile(bound))
+
+
+def _is_volatile(bound: tree.Expression) -> bool:
+    return any(isinstance(part, tree.Call) and part.volatile == "v" for part in parts(bound))
 
 
 async def _rewrite_with(ddl: Ddl, old: Table, new: Table, values: dict[int, Evaluate]) -> Table:
@@ -196,6 +202,7 @@ async def alter_type(ddl: Ddl, table: Table, command: Node) -> Table:
     node = command["def"]["ColumnDef"]
     type_oid, typmod = column_type(ddl, node["typeName"], column.name)
     _check_no_views(ddl, table, column)
+    _check_not_generated_from(ddl, table, column)
     if column.generated is not None and "raw_default" in node:
         raise QueryError(
             "cannot specify USING when altering type of generated column", "42611",
@@ -212,8 +219,14 @@ async def alter_type(ddl: Ddl, table: Table, command: Node) -> Table:
     new = replace(new, layouts=(*new.layouts[:-1], build.row_layout(new)))
     new = _rebound(ddl, new)
     if "raw_default" not in node and _same_values(column, changed):
-        return await _put(ddl, new)
-    return await _rewrite_with(ddl, table, new, {column.id: evaluator(ddl, table, bound)})
+        await ddl.lock_exclusively(table)
+        new = await _put(ddl, new)
+    else:
+        if _is_volatile(bound) and any(p.column_id == column.id for p in table.indexes[0].columns):
+            await ddl.lock_exclusively(table)  # a row's new place could not be found again
+        new = await _rewrite_with(ddl, table, new, {column.id: evaluator(ddl, table, bound)})
+    _check_no_views(ddl, table, column)  # none was made before the table was locked exclusively
+    return new
 
 
 def _check_no_views(ddl: Ddl, table: Table, column: Column) -> None:
@@ -223,6 +236,9 @@ def _check_no_views(ddl: Ddl, table: Table, column: Column) -> None:
                 "cannot alter type of a column used by a view or rule", "0A000",
                 detail=f'rule _RETURN on view {view.name} depends on column "{column.name}"',
             )  # fmt: skip
+
+
+def _check_not_generated_from(ddl: Ddl, table: Table, column: Column) -> None:
     for other in build.visible_columns(table):
         if other.generated is not None and column.id in columns_of(
             expressions.bind(ddl, table, other.generated)

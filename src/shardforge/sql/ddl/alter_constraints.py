@@ -19,12 +19,11 @@ from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl import table_builder as build
 from shardforge.sql.ddl.backfill import (
     build_index,
-    copied_columns,
-    rewrite,
     verify_check,
     verify_foreign_key,
 )
 from shardforge.sql.ddl.context import Ddl, Node
+from shardforge.sql.ddl.conversion import copied_columns
 from shardforge.sql.ddl.definition import (
     Definition,
     ForeignKeyDefinition,
@@ -32,6 +31,7 @@ from shardforge.sql.ddl.definition import (
     read_constraint,
 )
 from shardforge.sql.ddl.drop_index import forget_reference, release_unique, remove_index
+from shardforge.sql.ddl.rewrite import rewrite
 from shardforge.sql.ddl.storage_options import read_options
 
 
@@ -45,6 +45,8 @@ async def add_constraint(ddl: Ddl, table: Table, command: Node) -> Table:
     """ADD [CONSTRAINT name] PRIMARY KEY | UNIQUE | CHECK | FOREIGN KEY [NOT VALID]."""
     definition = Definition()
     read_constraint(command["def"]["Constraint"], definition)
+    if not any(key.primary for key in definition.keys):
+        table = await ddl.lock_exclusively(table)
     for key in definition.keys:
         table = await add_key(ddl, table, key)
     for check in definition.checks:

@@ -13,8 +13,9 @@ from shardforge.errors import unsupported
 from shardforge.sql.catalog.descriptors import Sharding, Table
 from shardforge.sql.ddl import table_builder as build
 from shardforge.sql.ddl.alter_constraints import check_shard_key
-from shardforge.sql.ddl.backfill import copied_columns, rewrite
 from shardforge.sql.ddl.context import Ddl, Node
+from shardforge.sql.ddl.conversion import copied_columns
+from shardforge.sql.ddl.rewrite import rewrite
 from shardforge.sql.ddl.storage_options import kept, read_options, sharding_of
 
 _PLACING: Final = frozenset({"shard_key", "sharding"})
@@ -59,6 +60,7 @@ async def _put(ddl: Ddl, table: Table, options: dict[str, str], *, placed: bool)
         if sharding != table.sharding:
             new = replace(new, sharding=sharding)
             return await rewrite(ddl, table, new, copied_columns(table, new))
+    await ddl.lock_exclusively(table)
     new = replace(new, version=table.version + 1)
     await ddl.put(new)
     return new

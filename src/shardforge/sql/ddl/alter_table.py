@@ -19,7 +19,9 @@ from shardforge.sql.ddl import alter_columns as columns
 from shardforge.sql.ddl import alter_constraints as constraints
 from shardforge.sql.ddl import alter_options as options
 from shardforge.sql.ddl.alter_object import find_altered
+from shardforge.sql.ddl.backfill import has_rows
 from shardforge.sql.ddl.context import Ddl, Node
+from shardforge.sql.ddl.rewrite import ROWS_UNDER_THE_LOCK
 from shardforge.sql.ddl.storage_options import kept, read_options
 
 Command = Callable[[Ddl, Table, Node], Awaitable[Table]]
@@ -62,6 +64,10 @@ _COMMANDS: Final[dict[str, tuple[int, Command]]] = {
     "AT_ReplicaIdentity": (5, _nothing),
 }
 _LIGHT: Final = frozenset({"AT_ValidateConstraint", "AT_SetStatistics", "AT_SetOptions"})
+_REWRITING: Final = frozenset(
+    {"AT_AlterColumnType", "AT_AddColumn", "AT_AddConstraint", "AT_SetRelOptions", "AT_ResetRelOptions"}
+)  # fmt: skip
+"""What may write the rows again, and then admits writers. Each locks the table exclusively by itself otherwise."""
 
 
 async def alter_table(ddl: Ddl, node: Node) -> str:
@@ -80,14 +86,23 @@ async def alter_table(ddl: Ddl, node: Node) -> str:
         if command["subtype"] not in _COMMANDS and command["subtype"] != "AT_ChangeOwner":
             raise unsupported(_what(command["subtype"]))
     light = all(command["subtype"] in _LIGHT for command in commands)
-    mode = TableLockMode.SHARE_UPDATE_EXCLUSIVE if light else TableLockMode.ACCESS_EXCLUSIVE
-    table = await ddl.lock(found, mode)
+    if light or await _admits_writers(ddl, found, commands):
+        table = await ddl.lock(found, TableLockMode.SHARE_UPDATE_EXCLUSIVE)
+    else:
+        table = await ddl.lock_exclusively(found)
     for command in sorted(commands, key=lambda c: _COMMANDS.get(c["subtype"], (5, _nothing))[0]):
         if command["subtype"] == "AT_ChangeOwner":
             table = await _change_owner(ddl, table, command)
         else:
             table = await _COMMANDS[command["subtype"]][1](ddl, table, command)
     return _TAGS[kind]
+
+
+async def _admits_writers(ddl: Ddl, table: Table, commands: list[Node]) -> bool:
+    """Whether the table is large, and its rows may be written again beside writers: they see none of a block's work."""
+    if len(commands) > 1 or commands[0]["subtype"] not in _REWRITING or not ddl.alone:
+        return False
+    return await has_rows(ddl, table, more_than=ROWS_UNDER_THE_LOCK)
 
 
 def _what(subtype: str) -> str:

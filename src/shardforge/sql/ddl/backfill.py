@@ -1,13 +1,15 @@
-"""Work over all rows of a table: building an index, rewriting the rows, verifying a new constraint, counting.
+"""Work over all rows of a table: building an index, verifying a new constraint, counting; for rewriting see `rewrite`.
 
 The table is locked against writers, so its rows are those of the newest committed versions and the transaction's own
-writes. Source: PostgreSQL 15, src/backend/commands/tablecmds.c (ATRewriteTable), catalog/index.c.
+writes; or another transaction gives the snapshot that is read.
+Source: PostgreSQL 15, src/backend/commands/tablecmds.c, catalog/index.c.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,7 +17,7 @@ from msgspec.structs import replace
 from shardforge.errors import QueryError, unsupported
 from shardforge.sql.bind import tree
 from shardforge.sql.catalog import codec
-from shardforge.sql.catalog.descriptors import ROWID_COLUMN, Check, ForeignKey, Index, Table
+from shardforge.sql.catalog.descriptors import Check, ForeignKey, Index, Table
 from shardforge.sql.ddl import expressions
 from shardforge.sql.ddl.bulk import BulkWriter, DuplicateKeyError
 from shardforge.sql.ddl.context import Ddl
@@ -23,9 +25,9 @@ from shardforge.sql.ddl.names import schema_of
 from shardforge.sql.execute.expressions import compile_expression
 from shardforge.sql.execute.keyspace import IndexSpace
 from shardforge.sql.execute.rowwriter import IndexWriter, RowWriter, row_codec, stored_positions
-from shardforge.sql.functions.waiting import MustWaitError, waited
+from shardforge.sql.functions.waiting import waited
 from shardforge.sql.types.registry import output_function
-from shardforge.txn.coordinator import Isolation
+from shardforge.txn.coordinator import Isolation, Transaction
 
 Row = tuple[Any, ...]
 Evaluate = Callable[[Row], Any]
@@ -48,8 +50,21 @@ def row_writer(ddl: Ddl, table: Table) -> RowWriter:
     return RowWriter(table, bound, predicates)
 
 
-async def _scan(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+async def _scan(
+    ddl: Ddl, table: Table, reading: Transaction | None = None
+) -> AsyncGenerator[list[tuple[bytes, bytes]], None]:
     """Chunks of (row key, row bytes), every row of the table once."""
+    transaction = reading or _newest(ddl, table)
+    space = IndexSpace(table, table.indexes[0])
+    owns = space.owner()
+    for start, end in space.whole():
+        async with aclosing(transaction.scan(start, end)) as chunks:
+            async for chunk in chunks:
+                yield chunk if owns is None else [pair for pair in chunk if owns(pair[0])]
+
+
+def _newest(ddl: Ddl, table: Table) -> Transaction:
+    """The statement's own transaction, about to read what is newest."""
     transaction = ddl.transaction
     if transaction.isolation is Isolation.READ_COMMITTED:
         transaction.begin_statement()
@@ -57,19 +72,18 @@ async def _scan(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, bytes
         raise unsupported(
             "a change of a table's rows in a REPEATABLE READ or SERIALIZABLE transaction that has read already"
         )
-    space = IndexSpace(table, table.indexes[0])
-    owns = space.owner()
-    for start, end in space.whole():
-        async for chunk in transaction.scan(start, end):
-            yield chunk if owns is None else [pair for pair in chunk if owns(pair[0])]
+    return transaction
 
 
-async def scan_rows(ddl: Ddl, table: Table) -> AsyncIterator[list[tuple[bytes, Row]]]:
-    """Chunks of (row key, row in the newest layout), every row of the table once."""
+async def scan_rows(
+    ddl: Ddl, table: Table, reading: Transaction | None = None
+) -> AsyncGenerator[list[tuple[bytes, Row]], None]:
+    """Chunks of (row key, row in the newest layout), every row of the table once; as `reading` sees them."""
     decode = row_codec(table).decode
-    async for chunk in _scan(ddl, table):
-        yield [(key, decode(value)) for key, value in chunk]
-        await asyncio.sleep(0)  # a scan in memory never waits: let others run
+    async with aclosing(_scan(ddl, table, reading)) as chunks:
+        async for chunk in chunks:
+            yield [(key, decode(value)) for key, value in chunk]
+            await asyncio.sleep(0)  # a scan in memory never waits: let others run
 
 
 async def count_rows(ddl: Ddl, table: Table) -> int:
@@ -81,11 +95,14 @@ async def count_rows(ddl: Ddl, table: Table) -> int:
     return total
 
 
-async def has_rows(ddl: Ddl, table: Table) -> bool:
-    """Whether the table has a row."""
-    async for chunk in _scan(ddl, table):
-        if chunk:
-            return True
+async def has_rows(ddl: Ddl, table: Table, *, more_than: int = 0) -> bool:
+    """Whether the table has a row, or more than so many."""
+    found = 0
+    async with aclosing(_scan(ddl, table)) as chunks:
+        async for chunk in chunks:
+            found += len(chunk)
+            if found > more_than:
+                return True
     return False
 
 
@@ -141,9 +158,10 @@ async def build_index(ddl: Ddl, table: Table, index: Index) -> Table:
                 found = entries.entry(row, context)
                 if found is not None and writer.add(found.key, row_key, unique=index.unique):
                     await writer.flush()
-        await writer.finish()
+        await writer.verify()
     except DuplicateKeyError:
         raise await _found_twice(ddl, table, entries) from None
+    await writer.finish()
     await ddl.put(table)
     return table
 
@@ -163,115 +181,7 @@ async def _found_twice(ddl: Ddl, table: Table, entries: IndexWriter) -> QueryErr
     raise AssertionError("the duplicate's rows are in the table, which is locked")
 
 
-# ---- rewriting -----------------------------------------------------------------------------------
-
-
-async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate | None]) -> Table:
-    """Write every row of `old` into a new storage in the layout of `new`, with all its indexes.
-
-    `columns` gives each column of the new layout from an old row; None: a fresh row number, which every row of a
-    table without primary key gets, as the new storage counts its rows anew. Raises: 23505, 23502.
-    """
-    storage_id = await ddl.new_oid()
-    new = replace(
-        new, storage_id=storage_id, epoch=old.epoch + 1, version=old.version + 1,
-        layouts=(new.layouts[-1],), columns=tuple(replace(c, missing=None) for c in new.columns),
-    )  # fmt: skip
-    rows = row_writer(ddl, new)
-    number = rows.position.get(ROWID_COLUMN, -1)
-    columns = [None if offset == number else column for offset, column in enumerate(columns)]
-    writer = BulkWriter(ddl, codec.Dropped(new))
-    required = [(rows.position[c.id], c.name) for c in new.columns if c.not_null and not c.dropped]
-    try:
-        await _copy_rows(ddl, old, rows, writer, columns, required)
-        await writer.finish()
-    except DuplicateKeyError:
-        raise await _repeated(ddl, old, rows, columns) from None
-    await ddl.mark_dropped(old)
-    await ddl.put(new)
-    return new
-
-
-async def _copy_rows(
-    ddl: Ddl, old: Table, rows: RowWriter, writer: BulkWriter, columns: Sequence[Evaluate | None],
-    required: Sequence[tuple[int, str]],
-) -> None:  # fmt: skip
-    put = _row_putter(ddl, rows, writer)
-    new, storage_id = rows.table, rows.table.storage_id
-    fresh_number = columns.index(None) if None in columns else -1
-    functions = [column or _no_value for column in columns]
-    async for chunk in scan_rows(ddl, old):
-        for _, source in chunk:
-            row = await _converted(ddl, functions, source)
-            if fresh_number >= 0:
-                number = await ddl.store.sequences.rowid(storage_id)
-                row = (*row[:fresh_number], number, *row[fresh_number + 1 :])
-            for position, name in required:
-                if row[position] is None:
-                    raise contains_nulls(ddl, new, name)
-            if put(row):
-                await writer.flush()
-
-
-async def _repeated(
-    ddl: Ddl, old: Table, rows: RowWriter, columns: Sequence[Evaluate | None]
-) -> QueryError:
-    """The error for a key that two rows of different batches have: convert the rows again, keeping unique keys."""
-    context = ddl.ctx.execution
-    seen: set[bytes] = set()
-    functions = [column or _no_value for column in columns]
-    places = [rows.position[attnum] for attnum in rows.key_columns]
-    async for chunk in scan_rows(ddl, old):
-        for _, source in chunk:
-            row = await _converted(ddl, functions, source)
-            key = rows.row_key(row)
-            if key in seen and None not in columns:
-                return duplicate(ddl, rows.table, rows.table.indexes[0], [row[p] for p in places])
-            seen.add(key)
-            for index in rows.indexes:
-                found = index.entry(row, context)
-                if found is not None and found.unique:
-                    if found.key in seen:
-                        return duplicate(ddl, rows.table, index.index, index.values(row, context))
-                    seen.add(found.key)
-    return QueryError(f'could not create unique index "{rows.table.indexes[0].name}"', "23505")
-
-
-def _no_value(source: Row) -> None:
-    return None
-
-
-async def _converted(ddl: Ddl, functions: Sequence[Evaluate], source: Row) -> Row:
-    """The new row; waits only where a sequence's values have run out."""
-    try:
-        return tuple([function(source) for function in functions])
-    except MustWaitError:
-        return tuple([await evaluate(ddl, function, source) for function in functions])
-
-
-def _row_putter(ddl: Ddl, rows: RowWriter, writer: BulkWriter) -> Callable[[Row], bool]:
-    """A function that writes a row and its index entries; true when the writer must be flushed."""
-    context = ddl.ctx.execution
-    row_key, encode, indexes, add = rows.row_key, rows.encode, rows.indexes, writer.add
-    primary = rows.table.indexes[0]
-    key_places = [rows.position[attnum] for attnum in rows.key_columns]
-
-    def put(row: Row) -> bool:
-        at: IndexWriter | None = None
-        try:
-            key = row_key(row)
-            full = add(key, encode(row), unique=primary.unique)
-            for at in indexes:
-                found = at.entry(row, context)
-                if found is not None:
-                    full = add(found.key, key, unique=at.index.unique)
-        except DuplicateKeyError:
-            if at is None:
-                raise duplicate(ddl, rows.table, primary, [row[p] for p in key_places]) from None
-            raise duplicate(ddl, rows.table, at.index, at.values(row, context)) from None
-        return full
-
-    return put
+# ---- verifying -----------------------------------------------------------------------------------
 
 
 def contains_nulls(ddl: Ddl, table: Table, column: str) -> QueryError:
@@ -280,27 +190,6 @@ def contains_nulls(ddl: Ddl, table: Table, column: str) -> QueryError:
         f'column "{column}" of relation "{table.name}" contains null values', "23502",
         schema=schema_of(ddl, table).name, table=table.name, column=column,
     )  # fmt: skip
-
-
-def copied_columns(old: Table, new: Table) -> list[Evaluate | None]:
-    """For `rewrite`: each column of the new layout that the old one has is copied; a new row number is drawn."""
-    positions = {column_id: at for at, (column_id, _) in enumerate(old.layouts[-1])}
-    columns: list[Evaluate | None] = []
-    for column_id, _ in new.layouts[-1]:
-        position = positions.get(column_id)
-        if position is None:
-            assert column_id == ROWID_COLUMN, "the caller gives the values of other new columns"
-            columns.append(None)
-        else:
-            columns.append(_item(position))
-    return columns
-
-
-def _item(position: int) -> Evaluate:
-    return lambda row: row[position]
-
-
-# ---- verifying -----------------------------------------------------------------------------------
 
 
 async def verify_check(ddl: Ddl, table: Table, check: Check) -> None:

@@ -9,9 +9,11 @@ no lock, and no look at what is there: two rows with one key in different batche
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from shardforge.sql.catalog import codec
+from shardforge.sql.catalog.store import put_locked
 from shardforge.sql.ddl.context import Ddl
 from shardforge.sql.execute.keyspace import IndexSpace
 from shardforge.txn.coordinator import Isolation, LockStrength, Transaction, WaitPolicy
@@ -45,17 +47,30 @@ class BulkWriter:
         self._unique += unique
         return len(pending) >= BATCH
 
-    async def finish(self) -> None:
-        """Write what is left; the marker goes when the DDL commits.
+    async def verify(self) -> None:
+        """Write what is left of many pairs, and count.
 
         Raises: DuplicateKeyError for two pairs with one key in different batches.
         """
+        if self._marker_key:
+            await self.flush()
+            if await self._unique_keys() < self._unique:
+                raise DuplicateKeyError
+
+    async def change(self, writes: Mapping[bytes, bytes | None]) -> None:
+        """Commit changes of what was flushed, all at once (None removes). The caller has looked for duplicates."""
+        assert self._marker_key, "what was written alone is under the marker"
+
+        async def write(transaction: Transaction) -> None:
+            await put_locked(transaction, writes)  # locked, so that what they replace is collected
+
+        await self._alone(write)
+
+    async def finish(self) -> None:
+        """What has been added and changed, and verified, is there once the DDL commits: the marker goes with that."""
         if not self._marker_key:
             await self._write(self._ddl.transaction)
             return
-        await self.flush()
-        if await self._unique_keys() < self._unique:
-            raise DuplicateKeyError
         table, numbers = self._marker.table, self._marker.indexes
         indexes = [index.id for index in table.indexes if index.number in numbers]
         self._ddl.store.note_unseen(indexes if numbers else [table.storage_id])

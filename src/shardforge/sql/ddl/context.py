@@ -32,7 +32,7 @@ from shardforge.sql.catalog.store import CatalogStore, names_of
 from shardforge.sql.catalog.tablelocks import LockOwner, TableLockMode
 from shardforge.sql.catalog.typenames import enums_of
 from shardforge.sql.types.base import TypeSettings
-from shardforge.txn.coordinator import LockStrength, Transaction, WaitPolicy
+from shardforge.txn.coordinator import Isolation, LockStrength, Transaction, WaitPolicy
 
 if TYPE_CHECKING:
     from shardforge.sql.catalog.snapshot import StoredRelation
@@ -134,6 +134,12 @@ class Ddl:
         """An oid for a new object."""
         return await self.store.new_oid()
 
+    @property
+    def alone(self) -> bool:
+        """Whether the statement is all of its transaction so far, and no BEGIN came before it."""
+        begun = self.ctx.in_block or self.ctx.lock_owner.held or self.transaction.writes.values
+        return not begun and self.transaction.isolation is Isolation.READ_COMMITTED
+
     def is_committed(self, table: Table) -> bool:
         """Whether others know the table: this transaction has not made it."""
         return self.store.current(self.catalog.database.name).table_by_id(table.id) is not None
@@ -155,6 +161,11 @@ class Ddl:
             raise QueryError(f'relation "{table.name}" does not exist', "42P01")
         locked: Object = found
         return locked
+
+    def admits_writers(self, table: Table) -> bool:
+        """Whether others may write to the table beside this statement, which then holds a weaker lock."""
+        locks, owner = self.store.locks, self.ctx.lock_owner
+        return not locks.holds(owner, table.id, TableLockMode.ACCESS_EXCLUSIVE)
 
     async def lock_exclusively(self, table: Object) -> Object:
         """`lock` in ACCESS EXCLUSIVE mode, as most of ALTER and DROP."""
