@@ -89,7 +89,7 @@ class CatalogStore:
         self.building: dict[bytes, Transaction] = {}
         """Markers of storage that a DDL under way is filling: not to be removed before its transaction ends."""
         self.purge_wanted = asyncio.Event()
-        """Set when a committed DDL left something for `purge_dropped`."""
+        """Set when a committed DDL left something for `purge_dropped`, or one under way may leave it."""
         self.redefined: dict[int, int] = {}
         """Tables whose definition changed since the start, and a timestamp from which they are as they are now."""
         self.changed = Timestamp(0)
@@ -199,7 +199,8 @@ class CatalogStore:
         return await purge(self.coordinator, self.building, pause)
 
     async def purge_forever(self, clock: Clock) -> None:
-        """`purge_dropped` at the start and after each commit that dropped something; for a background task."""
+        """`purge_dropped` at the start, after each commit that dropped something, and after a DDL that failed while it
+        filled some storage; for a background task."""
 
         async def pause() -> None:
             await clock.sleep(PURGE_PAUSE_SECONDS)
@@ -208,8 +209,9 @@ class CatalogStore:
         while True:
             await self.purge_wanted.wait()
             try:
-                while await self.purge_dropped(pause):
-                    pass
+                while await self.purge_dropped(pause) or self.building:
+                    if self.building:
+                        await pause()
             except DatabaseError as failure:
                 log.warning("dropped rows stay for now: %s", failure)
 

@@ -93,6 +93,7 @@ class BulkWriter:
             transaction.put(key, codec.encode(self._marker))
 
         await self._alone(place)
+        self._ddl.store.purge_wanted.set()
         return key
 
     async def _alone(self, work: object) -> None:
