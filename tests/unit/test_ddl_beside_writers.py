@@ -13,6 +13,7 @@ import pytest
 
 from shardforge.errors import DatabaseError
 from shardforge.node import Node
+from shardforge.sql.catalog import store
 from shardforge.sql.catalog.descriptors import Table
 from shardforge.sql.catalog.tablelocks import TableLockMode
 from shardforge.sql.ddl import catchup, rewrite
@@ -272,6 +273,9 @@ WRITES = {
 def test_a_change_during_the_copy_is_in_it(
     writes: list[str], held: Callable[[pytest.MonkeyPatch], Gate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if held is at_the_first_batch:
+        monkeypatch.setattr(catchup, "CHANGES_A_COMMIT", 1)  # every transaction is larger
+
     async def scenario(node: Node, session: Session) -> None:
         other = session_of(node)
         async with held(monkeypatch).beside(session, WIDEN) as altering:
@@ -424,6 +428,23 @@ def test_what_a_writer_makes_impossible_fails_and_leaves_nothing(
             await altering
         assert (failed.value.sqlstate, failed.value.message, failed.value.detail) == error
         await nothing_is_left(node, session, begun)
+
+    play(scenario)
+
+
+def test_what_a_failure_leaves_is_removed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(node: Node, session: Session) -> None:
+        assert node.instance is not None
+        monkeypatch.setattr(store, "PURGE_PAUSE_SECONDS", 0)
+        begun = watched(monkeypatch)
+        async with after_the_copy(monkeypatch).beside(session, WIDEN) as altering:
+            altering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await altering
+        while node.instance.catalog.building:  # noqa: ASYNC110 - until it has been looked at
+            await asyncio.sleep(0)
+        while any(await stored(node, begun[0])):  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
     play(scenario)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -28,6 +28,9 @@ from shardforge.sql.execute.rowwriter import IndexWriter, RowWriter, row_codec, 
 from shardforge.sql.functions.waiting import waited
 from shardforge.sql.types.registry import output_function
 from shardforge.txn.coordinator import Isolation, Transaction
+
+ROWS_A_TURN: Final = 100
+"""What is done with them takes some milliseconds, in which nobody else runs."""
 
 Row = tuple[Any, ...]
 Evaluate = Callable[[Row], Any]
@@ -82,8 +85,10 @@ async def scan_rows(
     decode = row_codec(table).decode
     async with aclosing(_scan(ddl, table, reading)) as chunks:
         async for chunk in chunks:
-            yield [(key, decode(value)) for key, value in chunk]
-            await asyncio.sleep(0)  # a scan in memory never waits: let others run
+            for start in range(0, len(chunk), ROWS_A_TURN):
+                part = chunk[start : start + ROWS_A_TURN]
+                yield [(key, decode(value)) for key, value in part]
+                await asyncio.sleep(0)  # a scan in memory never waits: let others run
 
 
 async def count_rows(ddl: Ddl, table: Table) -> int:

@@ -28,9 +28,10 @@ class DuplicateKeyError(Exception):
 class BulkWriter:
     """Writes (key, value) pairs that are new, under one marker."""
 
-    def __init__(self, ddl: Ddl, marker: codec.Dropped) -> None:
+    def __init__(self, ddl: Ddl, marker: codec.Dropped, batch: int = BATCH) -> None:
         self._ddl = ddl
         self._marker = marker
+        self._batch = batch
         self._marker_key = b""
         self._pending: dict[bytes, bytes] = {}
         self._unique = 0
@@ -45,7 +46,7 @@ class BulkWriter:
             raise DuplicateKeyError
         pending[key] = value
         self._unique += unique
-        return len(pending) >= BATCH
+        return len(pending) >= self._batch
 
     async def verify(self) -> None:
         """Write what is left of many pairs, and count.

@@ -8,8 +8,9 @@ Invariant: commits are applied whole, so that no unique value that moves from on
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Final
 
 from shardforge.sql.ddl.backfill import Row
@@ -20,7 +21,7 @@ from shardforge.txn.coordinator import Isolation, Transaction
 from shardforge.txn.feed import Change, Feed, changes
 
 CHANGES_A_COMMIT: Final = 1000
-"""More only where one transaction made them."""
+"""A transaction that made more is applied in several commits, and held in memory till then."""
 
 
 async def catch_up(ddl: Ddl, feed: Feed, conversion: Conversion, writer: BulkWriter) -> int:
@@ -49,14 +50,35 @@ async def _portions(feed: Feed) -> AsyncGenerator[list[Change], None]:
 async def _apply(
     ddl: Ddl, portion: Sequence[Change], conversion: Conversion, writer: BulkWriter
 ) -> None:
-    before = {change.key: change.before for change in reversed(portion)}
-    after = {change.key: change.after for change in portion}
+    before = {change.key: change.before for change in reversed(portion)}.values()
+    after = {change.key: change.after for change in portion}.values()
+    if len(portion) <= CHANGES_A_COMMIT:
+        await _exchange(ddl, before, after, conversion, writer)
+        return
+    # Too many for one commit here: everything is taken out before anything is stored.
+    for some in _pieces(before):
+        await _exchange(ddl, some, (), conversion, writer)
+    for some in _pieces(after):
+        await _exchange(ddl, (), some, conversion, writer)
+
+
+def _pieces(images: Iterable[bytes | None]) -> Iterator[list[bytes | None]]:
+    left = iter(images)
+    while piece := list(islice(left, CHANGES_A_COMMIT)):
+        yield piece
+
+
+async def _exchange(
+    ddl: Ddl, before: Iterable[bytes | None], after: Iterable[bytes | None], conversion: Conversion,
+    writer: BulkWriter,
+) -> None:  # fmt: skip
+    """Take out what is stored of these rows, and store these, in one commit."""
     decode = conversion.decode
     reading = ddl.store.coordinator.begin(Isolation.READ_COMMITTED, read_only=True)
     try:
-        old = [decode(data) for data in before.values() if data is not None]
+        old = [decode(data) for data in before if data is not None]
         gone = await _stored(ddl, reading, conversion, old)
-        new = [decode(data) for data in after.values() if data is not None]
+        new = [decode(data) for data in after if data is not None]
         come = await _to_store(ddl, reading, conversion, new, gone)
     finally:
         await reading.rollback()

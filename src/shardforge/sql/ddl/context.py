@@ -137,7 +137,7 @@ class Ddl:
     @property
     def alone(self) -> bool:
         """Whether the statement is all of its transaction so far, and no BEGIN came before it."""
-        begun = self.ctx.in_block or self.ctx.lock_owner.held or self.transaction.writes.values
+        begun = self.ctx.in_block or self.ctx.lock_owner.held or self.transaction.has_written
         return not begun and self.transaction.isolation is Isolation.READ_COMMITTED
 
     def is_committed(self, table: Table) -> bool:

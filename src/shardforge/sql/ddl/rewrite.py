@@ -25,6 +25,8 @@ from shardforge.txn.feed import COALESCE_SECONDS, Feed
 
 ROWS_UNDER_THE_LOCK: Final = 1000
 """A table of no more rows is rewritten under the lock: it takes less than a round beside writers."""
+BATCH_BESIDE_WRITERS: Final = 500
+"""Rows and entries a commit: nobody else runs while one is made ready and applied."""
 LAST_ROUND_CHANGES: Final = 200
 ROUNDS_MAX: Final = 20
 """When writers are as fast as the rounds, these end here."""
@@ -41,10 +43,12 @@ async def rewrite(ddl: Ddl, old: Table, new: Table, columns: Sequence[Evaluate |
         layouts=(new.layouts[-1],), columns=tuple(replace(c, missing=None) for c in new.columns),
     )  # fmt: skip
     conversion = Conversion(ddl, old, new, columns)
-    writer = BulkWriter(ddl, codec.Dropped(new))
+    marker = codec.Dropped(new)
     if ddl.admits_writers(old):
+        writer = BulkWriter(ddl, marker, BATCH_BESIDE_WRITERS)
         await _copy_beside_writers(ddl, conversion, writer)
     else:
+        writer = BulkWriter(ddl, marker)
         await copy(ddl, conversion, writer)
     await writer.finish()
     if conversion.numbered < 0 and ROWID_COLUMN in conversion.rows.position:
