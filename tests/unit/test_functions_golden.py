@@ -10,6 +10,7 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +42,8 @@ class Clock:
 
 SETTINGS = Settings()
 CLOCK: Any = Clock()
-CONTEXT = EvalContext(settings=SETTINGS, session=None, clock=CLOCK, random=random.Random(1))
+SESSION = SimpleNamespace(channels=SimpleNamespace(listening=()))
+CONTEXT = EvalContext(settings=SETTINGS, session=SESSION, clock=CLOCK, random=random.Random(1))
 
 
 @cache

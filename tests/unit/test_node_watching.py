@@ -52,7 +52,9 @@ def test_a_replica_that_was_given_away_during_a_split_is_not_looked_at(
 ) -> None:
     first, given, kept = Replica(1, 9), Replica(2, 3), Replica(3, 9)
     store: Any = SimpleNamespace(
-        participants=[SimpleNamespace(replica=one, remote=None) for one in (first, given, kept)]
+        participants=[
+            SimpleNamespace(replica=one, remote=None, streams=()) for one in (first, given, kept)
+        ]
     )
     host: Any = SimpleNamespace(find=lambda _shard: None)
     clock: Any = Clock(sleeps=3)
@@ -62,7 +64,7 @@ def test_a_replica_that_was_given_away_during_a_split_is_not_looked_at(
     async def relieve(participant: Any) -> None:
         split.append(participant.replica.id)
         given.closed = True
-        store.participants[1] = SimpleNamespace(replica=Replica(2, 0), remote=None)
+        store.participants[1] = SimpleNamespace(replica=Replica(2, 0), remote=None, streams=())
 
     monkeypatch.setattr(watch, "_relieve", relieve)
     with pytest.raises(EnoughError):
