@@ -12,14 +12,18 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
+
+import psycopg
 
 from shardforge.server.peer import codec
 from tests.e2e.servers import ServerProcess
 
 NOWHERE = "02:00:00:00:00:99"
+PATIENCE_SECONDS = 30.0
 
 
 class Network(Protocol):
@@ -220,3 +224,17 @@ def partitionable() -> Iterator[Network]:
         yield made
     finally:
         made.close()
+
+
+def read_only(server: ServerProcess) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection to a node that says that it reads only, awaited."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            connection = psycopg.connect(server.dsn, autocommit=True, connect_timeout=2)
+        except psycopg.OperationalError:
+            continue
+        if connection.info.parameter_status("in_hot_standby") == "on":
+            return connection
+        connection.close()
+    raise AssertionError("the minority does not begin to read only")

@@ -12,12 +12,10 @@ import pytest
 from shardforge.cli.cluster import ask_status
 from tests.e2e.clusters import ClusterProcesses
 from tests.e2e.load import load
-from tests.e2e.partitions import Network, partitionable
+from tests.e2e.partitions import PATIENCE_SECONDS, Network, partitionable, read_only
 from tests.e2e.servers import ServerProcess
 
 pytestmark = pytest.mark.e2e
-
-PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -32,20 +30,6 @@ def cluster(tmp_path: Path, network: Network) -> Iterator[ClusterProcesses]:
     made = ClusterProcesses(tmp_path, network=network, settings=trust)
     yield made
     made.kill()
-
-
-def read_only(server: ServerProcess) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection to a node that says that it reads only, awaited."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            connection = psycopg.connect(server.dsn, autocommit=True, connect_timeout=2)
-        except psycopg.OperationalError:
-            continue
-        if connection.info.parameter_status("in_hot_standby") == "on":
-            return connection
-        connection.close()
-    raise AssertionError("the minority does not begin to read only")
 
 
 def refused(connection: psycopg.Connection[tuple[object, ...]], sql: str) -> str | None:

@@ -1,4 +1,4 @@
-"""TPC-C on three real nodes whose serving node is killed: no error but a lost connection, and the books balance."""
+"""TPC-C on three real nodes whose serving node is lost: no error but a lost connection, and the books balance."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from bench.tpcc.results import Results
 from bench.tpcc.schema import Scale
 from bench.tpcc.terminals import Load, run
 from tests.e2e.clusters import ClusterProcesses
-from tests.e2e.servers import ServerProcess
+from tests.e2e.partitions import partitionable, read_only
 
 pytestmark = pytest.mark.e2e
 
 SCALE = Scale(warehouses=2, items=150, customers=12)
+SETTINGS = {"SHARDFORGE_SHARDING_INITIAL_SHARD_COUNT": "3"}
 SEED = 11
 TERMINALS = 6
 BEFORE_SECONDS = 2.5
@@ -39,13 +40,37 @@ Connect = Callable[[], Awaitable[Any]]
 def test_killing_the_serving_node_leaves_all_twelve_conditions(
     tmp_path: Path, isolation: str
 ) -> None:
-    cluster = ClusterProcesses(tmp_path, settings={"SHARDFORGE_SHARDING_INITIAL_SHARD_COUNT": "3"})
+    cluster = ClusterProcesses(tmp_path, settings=SETTINGS)
+
+    def kill() -> None:
+        serving = cluster.nodes[cluster.serving()]
+        serving.kill()
+        serving.start()
+
+    _check(cluster, kill, isolation)
+
+
+def test_cutting_the_serving_node_off_leaves_all_twelve_conditions(tmp_path: Path) -> None:
+    with partitionable() as network:
+        cluster = ClusterProcesses(
+            tmp_path, network=network, settings=SETTINGS | {"SHARDFORGE_SECURITY_AUTHENTICATION": "trust"}
+        )  # fmt: skip
+
+        def cut() -> None:
+            serving = cluster.serving()
+            network.cut_off(serving, set(cluster.nodes) - {serving})
+            read_only(cluster.nodes[serving]).close()
+            network.heal()
+
+        _check(cluster, cut, "read_committed")
+
+
+def _check(cluster: ClusterProcesses, disturb: Callable[[], None], isolation: str) -> None:
     try:
         cluster.grow(3)
-        serving = cluster.nodes[cluster.serving()]
-        results, broken = asyncio.run(_survive(_connector(cluster), serving, isolation))
+        results, broken = asyncio.run(_survive(_connector(cluster), disturb, isolation))
         assert not results.errors, results.lines()
-        assert results.lost_connections, "the kill was felt"
+        assert results.lost_connections, "it was felt"
         assert results.transactions > 50, results.lines()
         assert not broken, broken
         cluster.settle()
@@ -68,7 +93,7 @@ def _connector(cluster: ClusterProcesses) -> Connect:
 
 
 async def _survive(
-    connect: Connect, serving: ServerProcess, isolation: str
+    connect: Connect, disturb: Callable[[], None], isolation: str
 ) -> tuple[Results, dict[int, str]]:
     connection = await connect()
     constant = await load(connection, SCALE, Random(SEED), foreign_keys=True)
@@ -77,8 +102,7 @@ async def _survive(
     how = Load(LOAD_SECONDS, TERMINALS, isolation=isolation, seed=SEED, survives=True)
     running = asyncio.create_task(run(connect, SCALE, how, constant))
     await asyncio.sleep(BEFORE_SECONDS)
-    await asyncio.to_thread(serving.kill)
-    await asyncio.to_thread(serving.start)
+    await asyncio.to_thread(disturb)
     results = await running
     return results, await _judge(connect)
 
