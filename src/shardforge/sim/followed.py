@@ -91,8 +91,9 @@ class Followed:
             str(name),
         )
         names = _names(text)
-        self._looks.append(Look(names[:-1], began, _AGES["strong"]))
         await session.execute("COMMIT")
+        # What a lost leader shows is believed by nobody before it is committed.
+        self._looks.append(Look(names[:-1], began, _AGES["strong"]))
         return len(names)
 
     async def _replace(self, session: Session) -> None:

@@ -285,6 +285,12 @@ class Ddl:
             raise QueryError(f'relation "{name}" already exists', "42P07")
         self.ensure_no_type(schema, name)
 
+    async def claim_name(self, schema: Schema, name: str) -> bool:
+        """Let no other transaction make a relation of that name before this one has ended; false: one has."""
+        key = codec.name_key("relation", self.database_id, schema.id, name)
+        [claimed] = await self.transaction.lock([key], LockStrength.UPDATE, WaitPolicy.BLOCK)
+        return claimed.value is None
+
     def ensure_no_type(self, schema: Schema, name: str) -> None:
         """42710 when a relation may not have that name because a type has it."""
         if self.catalog.enum_in(schema, name) is not None:

@@ -38,7 +38,7 @@ async def create_table(ddl: Ddl, node: Node) -> str:
     relation = node["relation"]
     schema = await creation_schema(ddl, relation)
     name = checked_name(relation["relname"])
-    if not free_or_skip(ddl, schema, name, skip=bool(node.get("if_not_exists"))):
+    if not await free_or_skip(ddl, schema, name, skip=bool(node.get("if_not_exists"))):
         return "CREATE TABLE"
     options = read_options(node.get("options", []))
     definition = Definition()
@@ -75,11 +75,15 @@ def _refuse(node: Node) -> None:
         raise unsupported("ON COMMIT DROP and ON COMMIT DELETE ROWS")
 
 
-def free_or_skip(ddl: Ddl, schema: Schema, name: str, *, skip: bool) -> bool:
-    """Whether the name is free; a taken one is a notice with `skip`, else 42P07."""
+async def free_or_skip(ddl: Ddl, schema: Schema, name: str, *, skip: bool) -> bool:
+    """Whether the name is free; a taken one is a notice with `skip`, else 42P07.
+
+    With `skip` the outcome of a transaction that is taking it is waited for.
+    """
     if ddl.catalog.relation_in(schema, name) is None:
         ddl.ensure_no_type(schema, name)
-        return True
+        if not skip or await ddl.claim_name(schema, name):
+            return True
     if not skip:
         raise QueryError(f'relation "{name}" already exists', "42P07")
     ddl.notice(f'relation "{name}" already exists, skipping', "42P07")
@@ -136,7 +140,7 @@ async def create_table_for_query(
     relation = into["rel"]
     schema = await creation_schema(ddl, relation)
     name = checked_name(relation["relname"])
-    if not free_or_skip(ddl, schema, name, skip=if_not_exists):
+    if not await free_or_skip(ddl, schema, name, skip=if_not_exists):
         return False
     given = strings(into.get("colNames", []))
     if len(given) > len(columns):

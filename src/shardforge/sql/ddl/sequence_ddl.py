@@ -49,7 +49,7 @@ async def create_sequence(ddl: Ddl, node: Node) -> str:
     relation = node["sequence"]
     schema = await creation_schema(ddl, relation)
     name = checked_name(relation["relname"])
-    if not free_or_skip(ddl, schema, name, skip=bool(node.get("if_not_exists"))):
+    if not await free_or_skip(ddl, schema, name, skip=bool(node.get("if_not_exists"))):
         return "CREATE SEQUENCE"
     options = node.get("options", [])
     oid = await ddl.new_oid()
