@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from shardforge.ids import ShardId
+from shardforge.node import serving
 from shardforge.node.splitting import Splitting
 from shardforge.shard.application import Application
 from shardforge.shard.command import Outcome, Run
@@ -74,7 +75,7 @@ def test_conditions_are_evaluated_where_shards_are_led(monkeypatch: pytest.Monke
 
         return sifted
 
-    monkeypatch.setattr(cluster, "read_sieve", counted)
+    monkeypatch.setattr(serving, "read_sieve", counted)
     report = simulate(320, minutes=MINUTES, workload="ddl", nodes=5, faults=("move", "split"))
     assert not report.violations, report
     assert left_out > 1_000
@@ -117,7 +118,7 @@ MUTANTS: dict[str, tuple[str, int, Sequence[str], AbstractContextManager[Any]]] 
         "ddl",
         5,
         ("move", "split"),
-        patch.object(cluster, "read_sieve", _newest_layout_only),
+        patch.object(serving, "read_sieve", _newest_layout_only),
     ),
 }
 
