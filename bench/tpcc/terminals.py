@@ -134,7 +134,8 @@ class _Terminal:
                     results.errors[f"{kind}: {error.sqlstate} {error}"] += 1
                     return False
                 return await self._lost()
-            except (OSError, asyncpg.InterfaceError) as error:
+            except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                # The last one: the connection ended between an error and the server's being ready again.
                 hangs = isinstance(error, TimeoutError) and connection is not None
                 if hangs or not self._load.survives:
                     results.errors[f"{kind}: {error!r}"] += 1
