@@ -22,6 +22,8 @@ class Results:
         default_factory=lambda: {kind: [] for kind in KINDS}
     )
     """Of committed transactions, from the first attempt on."""
+    at_home: int = 0
+    """Committed ones that wrote rows of one warehouse only, and so of one shard."""
     rolled_back: int = 0
     """New-Orders with an item that there is not."""
     retries: Counter[str] = field(default_factory=Counter)
@@ -60,6 +62,7 @@ class Results:
             f"  tpmC {self.tpmc:,.0f}; {self.transactions} transactions in {self.seconds:.0f} s,"
             f" {self.rolled_back} rolled back as specified, client {self.client_cpu_seconds:.1f} CPU s",
             *kinds,
+            f"  of one warehouse, and so of one shard: {self.at_home / max(1, self.transactions):.1%}",
             f"  repeated: {dict(self.retries) or 'none'}; errors: {dict(self.errors) or 'none'}"
             + (f"; connections lost: {self.lost_connections}" if self.lost_connections else ""),
         ]

@@ -98,6 +98,7 @@ class _Terminal:
             done = await self._until_done(kind, action, end)
             if done and begin <= loop.time() < end:
                 self._results.response_seconds[kind].append(time.perf_counter() - asked)
+                self._results.at_home += action.at_home
             if self._load.thinking:
                 thinking = self._random.expovariate(1 / THINKING_SECONDS[kind])
                 wanted = min(thinking, 10 * THINKING_SECONDS[kind])

@@ -99,6 +99,8 @@ class NewOrder:
         """`lines`: supplying warehouse, item and quantity of each."""
         self._customer = (warehouse, district, customer)
         self._lines = lines
+        self.at_home = all(supplier == warehouse for supplier, _, _ in lines)
+        """Whether it writes rows of one warehouse only, the shard key."""
 
     async def run(self, connection: Connection) -> None:
         """Enter the order."""
@@ -183,6 +185,7 @@ class Payment:
         self._customer_of = customer_of
         self._customer = customer
         self._amount = amount
+        self.at_home = home[0] == customer_of[0]
 
     async def run(self, connection: Connection) -> None:
         """Take the money."""
@@ -229,6 +232,8 @@ class Payment:
 class OrderStatus:
     """Clause 2.6."""
 
+    at_home = True
+
     def __init__(self, place: tuple[int, int], customer: int | str) -> None:
         self._place = place
         self._customer = customer
@@ -258,6 +263,8 @@ class OrderStatus:
 
 class Delivery:
     """Clause 2.7, without the queue: the terminal waits for it."""
+
+    at_home = True
 
     def __init__(self, warehouse: int, districts: int, carrier: int) -> None:
         self._warehouse = warehouse
@@ -308,6 +315,8 @@ class Delivery:
 
 class StockLevel:
     """Clause 2.8."""
+
+    at_home = True
 
     def __init__(self, warehouse: int, district: int, threshold: int) -> None:
         self._place = (warehouse, district)
