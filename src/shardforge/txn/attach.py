@@ -47,12 +47,7 @@ async def begin_here(replica: Replica, tenure: int) -> None:
 
 async def unseal(participant: Participant, tenure: int) -> None:
     """Let a shard be changed again that is not to become a part of another. Raises ConsensusError."""
-    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    participant.propose(
-        Seal(tenure, sealed=False),
-        lambda found: None if outcome.done() else outcome.set_result(found),
-    )
-    if await outcome is not Outcome.APPLIED:
+    if await participant.ordered(Seal(tenure, sealed=False)) is not Outcome.APPLIED:
         raise ConsensusError(f"shard {participant.replica.id} is not led as it was any more")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -96,12 +95,6 @@ class Garbage(Protocol):
     async def superseded_many(self, transaction: Transaction, timestamp: Timestamp) -> None:
         """The same for a large transaction."""
         ...
-
-
-def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    """Tell who waits, unless they were cancelled meanwhile."""
-    if not future.done():
-        future.set_result(outcome)
 
 
 class Coordinator:
@@ -264,9 +257,7 @@ class Coordinator:
                         await wait_for(marks[0])
                     parts.setdefault(participant, []).append((low, high))
             for participant, cleared in parts.items():
-                outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-                participant.propose(Clear(cleared, horizon), partial(_settle, outcome))
-                if await outcome is not Outcome.APPLIED:
+                if await participant.ordered(Clear(cleared, horizon)) is not Outcome.APPLIED:
                     raise ConsensusError(f"shard {participant.replica.id} is not led here any more")
 
     def finish(self, transaction: Transaction) -> None:

@@ -124,14 +124,14 @@ class _Merging:
         if await self._pairs_of(b"i" + span.start, b"i" + span.end):
             raise ConsensusError(f"shard {right.replica.id} has commits that are not resolved yet")
         under_way: deque[asyncio.Future[Outcome]] = deque()
-        under_way.append(_begin(self.left, Absorb(store.tenure, span, True, ())))
+        under_way.append(self.left.ordered(Absorb(store.tenure, span, True, ())))
         size = 0
         async for pairs in self._pages():
             size += size_of(pairs)
             if size > MERGED_BYTES_MAX:
                 raise too_large(right.replica.id)
             for piece in chunks(pairs):
-                under_way.append(_begin(self.left, Absorb(store.tenure, span, False, piece)))  # type: ignore[arg-type]
+                under_way.append(self.left.ordered(Absorb(store.tenure, span, False, piece)))  # type: ignore[arg-type]
             while len(under_way) > UNDER_WAY_MAX:
                 self._check(self.left, await under_way.popleft())
         while under_way:
@@ -198,7 +198,7 @@ class _Merging:
                 return
 
     async def _order(self, participant: Participant, command: Command) -> None:
-        self._check(participant, await _begin(participant, command))
+        self._check(participant, await participant.ordered(command))
 
     def _check(self, participant: Participant, outcome: Outcome) -> None:
         if outcome is not Outcome.APPLIED:
@@ -239,14 +239,6 @@ def too_large(shard: ShardId) -> QueryError:
         "55000",
         detail=f"A merge copies it, at most {MERGED_BYTES_MAX >> 20} MB with old row versions.",
     )
-
-
-def _begin(participant: Participant, command: Command) -> asyncio.Future[Outcome]:
-    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    participant.propose(
-        command, lambda found: None if outcome.done() else outcome.set_result(found)
-    )
-    return outcome
 
 
 def _page(engine: Engine, start: bytes, end: bytes) -> list[Pair]:

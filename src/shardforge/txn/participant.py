@@ -10,6 +10,7 @@ visible mark was open when they were called, which is the caller's duty (rule R2
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
@@ -231,6 +232,12 @@ class Participant:
             done(Outcome.REFUSED)
         else:
             self.replica.defer(command, done)
+
+    def ordered(self, command: Command) -> asyncio.Future[Outcome]:
+        """Order the command in the shard's log; what becomes of it."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.propose(command, lambda found: None if outcome.done() else outcome.set_result(found))
+        return outcome
 
     # ---- wherever the shard is led ---------------------------------------------------------------
 

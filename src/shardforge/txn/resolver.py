@@ -20,7 +20,7 @@ from shardforge.shard.command import (
 )
 from shardforge.shard.router import Router
 from shardforge.txn.participant import Participant
-from shardforge.txn.streamed import ordered, pieces_of
+from shardforge.txn.streamed import pieces_of
 
 
 class Resolver:
@@ -63,7 +63,7 @@ class Resolver:
         if record is None:
             return  # the anchor's replica stopped, or leads no more: nothing is decided
         if await self._carry_out(txn, record):
-            await ordered(self._router.shard_of(anchor), Forget(txn, anchor))
+            await self._router.shard_of(anchor).ordered(Forget(txn, anchor))
             self.resolved += 1
 
     async def _decided(self, txn: TxnId, anchor: bytes) -> Record | None:
@@ -71,7 +71,7 @@ class Resolver:
         while home is not self._router.shard_of(anchor):  # it may be split meanwhile
             home = self._router.shard_of(anchor)
             if await home.record(anchor, txn) is None:
-                await ordered(home, AbortRecord(txn, anchor))
+                await home.ordered(AbortRecord(txn, anchor))
             record = await home.record(anchor, txn)
             if record is not None:
                 return record
@@ -93,7 +93,7 @@ class Resolver:
                 mark.committed, mark.timestamp = True, record.timestamp
                 mark.settle()
             outcomes = [
-                ordered(participant, Resolve(txn, record.timestamp, piece))
+                participant.ordered(Resolve(txn, record.timestamp, piece))
                 for piece in pieces_of(mark.keys)
             ]
             resolving.append((participant, mark, outcomes))
@@ -110,7 +110,7 @@ class Resolver:
                 continue
             for txn, anchor in await participant.records():
                 if self._is_spent(txn):
-                    await ordered(participant, Forget(txn, anchor))
+                    await participant.ordered(Forget(txn, anchor))
 
     def _is_spent(self, txn: TxnId) -> bool:
         """Whether nobody needs the record. A shard that is not led here has no marks, whatever intents it has."""

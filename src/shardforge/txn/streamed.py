@@ -70,8 +70,7 @@ class Streamed:
             raise serialization_failure()
 
     def _propose(self, participant: Participant, command: Command) -> None:
-        outcome = ordered(participant, command)
-        self._under_way.add(outcome)
+        self._under_way.add(participant.ordered(command))
 
     async def _ordered(self) -> bool:
         """Whether all that is under way is applied, once that is known; who gives up waiting leaves it under way."""
@@ -90,8 +89,9 @@ class Streamed:
         txn = transaction.id
         left = iter(self.keys)
         while portion := list(islice(left, KEYS_UNDER_WAY)):
-            for participant, keys in by_shard(coordinator, portion_of(portion)).items():
-                for piece in pieces_of([key for key, _ in keys]):
+            writes: list[KeyValue] = [(key, None) for key in portion]
+            for participant, found in by_shard(coordinator, writes).items():
+                for piece in pieces_of([key for key, _ in found]):
                     self._propose(participant, Resolve(txn, Timestamp(0), piece))
             await self._ordered()
         for participant in coordinator.router.shards:
@@ -101,11 +101,6 @@ class Streamed:
                     self._propose(participant, Resolve(txn, Timestamp(0), piece))
                 if await self._ordered():
                     participant.pending.remove(mark)
-
-
-def portion_of(keys: Iterable[bytes]) -> Iterator[KeyValue]:
-    """Keys as writes of nothing."""
-    return ((key, None) for key in keys)
 
 
 def by_shard(
@@ -123,18 +118,6 @@ def pieces_of(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """The keys as Resolve takes them."""
     for start in range(0, len(keys), KEYS_A_COMMAND):
         yield keys[start : start + KEYS_A_COMMAND]
-
-
-def ordered(participant: Participant, command: Command) -> asyncio.Future[Outcome]:
-    """Order a command; what will be known of it."""
-    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-    def known(found: Outcome) -> None:
-        if not outcome.done():
-            outcome.set_result(found)
-
-    participant.propose(command, known)
-    return outcome
 
 
 async def stream(coordinator: Coordinator, transaction: Transaction) -> None:
