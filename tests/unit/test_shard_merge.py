@@ -367,7 +367,7 @@ def test_a_younger_tenure_finishes_or_undoes_it(step: str, flushed: bool) -> Non
                 (left, Merge(store.tenure, before.id, before.span, 2, Timestamp(0), ())),
             ]  # fmt: skip
             for participant, command in commands[: STEPS.index(step)]:
-                assert await merging._begin(participant, command) is APPLIED
+                assert await participant.ordered(command) is APPLIED
         if flushed:
             for replica in store.host.replicas:
                 await replica.flush()
