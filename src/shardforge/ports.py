@@ -37,6 +37,10 @@ class Blocking(Protocol):
         """The result of `call()`, made on a thread; raises what it raises."""
         ...
 
+    async def datasync(self, descriptor: int) -> None:
+        """Return when what was written to a file is on disk (fdatasync); raises OSError."""
+        ...
+
 
 class Network(Protocol):
     """Messages between the nodes of a cluster, by node id. A node never talks to itself through it."""

@@ -4,8 +4,9 @@ import errno
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from shardforge.storage.wal import RaftLog
 from shardforge.storage.wal_format import HardState
 
 SEGMENT_SIZE = 500
+
+T = TypeVar("T")
 
 
 class State(NamedTuple):
@@ -65,6 +68,28 @@ class CrashingFiles(OsFiles):
         if self._step():
             raise OSError(errno.EIO, "crash")
         super().remove(path)
+
+
+class Inline:
+    """`Blocking` without a thread, over files that may crash."""
+
+    def __init__(self, files: CrashingFiles) -> None:
+        self.files = files
+
+    async def run(self, call: Callable[[], T]) -> T:
+        return call()
+
+    async def datasync(self, descriptor: int) -> None:
+        self.files.sync(descriptor)
+
+
+def sync(log: RaftLog, files: CrashingFiles, aside: bool) -> None:
+    """Make everything durable, the one way or the other."""
+    if aside:
+        with pytest.raises(StopIteration):
+            log.make_durable(Inline(files)).send(None)
+    else:
+        log.sync()
 
 
 Change = Callable[[State], State]
@@ -139,7 +164,7 @@ def test_what_was_synced_survives_and_the_rest_is_a_prefix(
                     synced = state = State((index, known), kept, state.hard)
                     reachable = [state]
             elif kind == "sync":
-                log.sync()
+                sync(log, files, part < 0.5)
                 synced, reachable = state, [state]
                 assert log.durable_index == state.last or state.last == state.base[0]
             elif kind == "reopen":
@@ -164,7 +189,7 @@ def crash(
     """Crash in the middle of a sync, then once more while opening; the log is one of `reachable`."""
     files.operations_left, files.part = operation, part
     try:
-        log.sync()
+        sync(log, files, part < 0.5)
         reachable = reachable[-1:]
     except StorageError:
         log.close()

@@ -20,7 +20,7 @@ DOORS = {
     "prometheus_client": {"adapters/metrics.py"},
     "opentelemetry": {"adapters/tracing.py"},
     "structlog": {"adapters/logs.py"},
-    "uvloop": {"cli/serve.py"},
+    "uvloop": {"adapters/datasync.py", "cli/serve.py"},
     "grpc": {
         "server/grpc/health.py",
         "server/grpc/passing.py",

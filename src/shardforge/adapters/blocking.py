@@ -1,4 +1,4 @@
-"""Threads behind the Blocking port.
+"""Threads behind the Blocking port; those of the event loop for fdatasync, where it has some (`datasync`).
 
 A small pool of daemon threads fed by one queue. It is leaner than `concurrent.futures` (no second future
 and no lock per call), which matters because each group commit passes through it once.
@@ -9,10 +9,14 @@ Invariant: a call that was accepted runs to its end, also when whoever awaited i
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from shardforge.adapters.datasync import LoopDatasync
 
 T = TypeVar("T")
 
@@ -30,6 +34,9 @@ class ThreadBlocking:
         self._threads: list[threading.Thread] = []
         self._outstanding = 0
         self._closed = False
+        self._loop_datasync: LoopDatasync | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop that `_loop_datasync` is of."""
 
     async def run(self, call: Callable[[], T]) -> T:
         """The result of `call()`, made on a thread."""
@@ -41,6 +48,16 @@ class ThreadBlocking:
         self._outstanding += 1
         self._jobs.put((loop, future, call))
         return await future
+
+    async def datasync(self, descriptor: int) -> None:
+        """Return when what was written to a file is on disk; raises OSError."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._loop_datasync = loop, LoopDatasync.of(loop)
+        if self._loop_datasync is None:
+            await self.run(partial(os.fdatasync, descriptor))
+        else:
+            await self._loop_datasync.begin(descriptor)
 
     def close(self) -> None:
         """Let accepted calls finish and end the threads."""

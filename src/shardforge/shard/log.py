@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from shardforge.ports import Blocking
 from shardforge.storage.wal_format import HardState
 
 Entry = tuple[int, int, bytes]
@@ -58,8 +59,12 @@ class ShardLog(Protocol):
         """Remember what the voter must not forget."""
         ...
 
+    async def make_durable(self, blocking: Blocking) -> None:
+        """Make every change made before the call durable. One call at a time, and none beside `truncate_prefix`."""
+        ...
+
     def sync(self) -> int:
-        """Make every change made before the call durable."""
+        """The same, for who may block."""
         ...
 
     def truncate_prefix(self, index: int) -> None:
@@ -136,6 +141,10 @@ class MemoryLog:
     def set_hard_state(self, term: int, vote: int, commit: int) -> None:
         """Remember what the voter must not forget."""
         self._hard = HardState(term, vote, commit)
+
+    async def make_durable(self, blocking: Blocking) -> None:
+        """Make everything so far survive a crash, when the disk has had its time."""
+        await blocking.run(self.sync)
 
     def sync(self) -> int:
         """Make everything so far survive a crash."""

@@ -242,7 +242,7 @@ class Replica(GroupMember):
         counters.bytes += size
         self._flushing.logged(size)
         began = self._clock.monotonic_ns()
-        await self._blocking.run(self._log.sync)
+        await self._log.make_durable(self._blocking)
         counters.syncs += 1
         counters.sync_ns += self._clock.monotonic_ns() - began
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from shardforge.ids import NodeId
@@ -141,3 +143,7 @@ class SimBlocking:
         await asyncio.sleep(taken * (1 - share))
         await world.while_paused(self._node)
         return result
+
+    async def datasync(self, descriptor: int) -> None:
+        """The same of an fdatasync. Simulated logs are in memory and ask for none."""
+        await self.run(partial(os.fdatasync, descriptor))
