@@ -18,13 +18,7 @@ from shardforge.sql.parse import parse
 from shardforge.sql.session.settings import Settings
 from shardforge.txn.coordinator import Isolation
 from shardforge.txn.store import open_store
-
-
-class Inline:
-    """Blocking calls made in place."""
-
-    async def run(self, call: Callable[[], Any]) -> Any:
-        return call()
+from tests.inline import Inline
 
 
 class Evaluation:

@@ -22,17 +22,10 @@ from shardforge.shard.rest import Rest
 from shardforge.shard.surroundings import ReplicaOptions
 from shardforge.storage import mvcc
 from shardforge.testing.network import Fabric
+from tests.inline import Inline
 
 KEY = b"h\x00\x00key"
 OPTIONS = ReplicaOptions(flush_entries=5, log_entries_max=10, timing=Timing(5, 6, 2))
-
-
-class Inline:
-    """`ports.Blocking` in the loop itself."""
-
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 class Group:

@@ -38,6 +38,7 @@ from shardforge.txn.coordinator import Isolation, LockStrength, WaitPolicy
 from shardforge.txn.merging import merge
 from shardforge.txn.shardmap import NOBODY, ShardRow, load_rows, row_of
 from shardforge.txn.store import Store, open_store, start_store
+from tests.inline import Inline
 
 APPLIED, REFUSED, UNKNOWN = Outcome
 RC, RR, SER = Isolation
@@ -46,14 +47,6 @@ NODE = NodeId(1)
 LEFT = ShardDescriptor(ShardId(1), Span(b"", MID), 3)
 RIGHT = ShardDescriptor(ShardId(2), Span(MID, b"s"), 5)
 TENURE = 7
-
-
-class Inline:
-    """A Blocking port that makes the call at once."""
-
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 # ---- what the commands do ------------------------------------------------------------------------------

@@ -42,15 +42,10 @@ from shardforge.storage.memory import MemoryEngine
 from shardforge.txn.coordinator import Isolation, LockStrength, WaitPolicy
 from shardforge.txn.store import open_store, start_store
 from shardforge.txn.timestamps import TimestampOracle
+from tests.inline import Inline
 
 A, B = b"h\x00\x00a", b"h\x00\x3fb"
 ONE = [NodeId(1)]
-
-
-class Inline:
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 class Routed:

@@ -10,13 +10,7 @@ from shardforge.errors import StorageError
 from shardforge.ids import NodeId
 from shardforge.shard.snapshot import IDLE_SECONDS, PULLED_SECONDS, Pins, unpack_piece
 from shardforge.storage.memory import MemoryEngine
-
-
-class Inline:
-    """A Blocking port that makes the call at once."""
-
-    async def run(self, call):
-        return call()
+from tests.inline import Inline
 
 
 def pins_over_one_pair() -> tuple[Pins, MemoryEngine]:

@@ -29,6 +29,7 @@ from shardforge.txn.coordinator import Isolation, LockStrength, WaitPolicy
 from shardforge.txn.participant import DRAIN_SECONDS
 from shardforge.txn.splitting import participant_of, split
 from shardforge.txn.store import Store, open_store, start_store
+from tests.inline import Inline
 
 RC, _, SER = Isolation
 LOW, CUT, HIGH = b"h\x00\x01low", b"h\x00\x20", b"h\x00\x30high"
@@ -36,14 +37,6 @@ NODE = NodeId(1)
 CHILD = ShardId(7)
 MEMBERS = ConfState(voters=(1, 2, 3))
 PARENT = ShardDescriptor(ShardId(1), Span(b"", b"s"))
-
-
-class Inline:
-    """A Blocking port that makes the call at once."""
-
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 def _on_store(test: Callable[[Store], Awaitable[None]]) -> None:

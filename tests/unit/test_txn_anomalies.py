@@ -15,17 +15,10 @@ from shardforge.config import Config
 from shardforge.errors import TransactionError
 from shardforge.txn.coordinator import Isolation, LockStrength, Transaction, WaitPolicy
 from shardforge.txn.store import Store, open_store
+from tests.inline import Inline
 
 RC, RR, SER = Isolation
 A, B, B2 = b"h\x00\x00a", b"h\x00\x3fb", b"h\x00\x3fbb"
-
-
-class Inline:
-    """A Blocking port that makes the call at once, as if on an idle thread."""
-
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 def on_store(test: Callable[[Store], Awaitable[None]]) -> None:

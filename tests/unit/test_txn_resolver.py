@@ -14,19 +14,12 @@ from shardforge.shard.pending import Mark
 from shardforge.txn import streamed
 from shardforge.txn.participant import Participant
 from shardforge.txn.store import Store, open_store
+from tests.inline import Inline
 
 CONFIG = replace(Config(), sharding=replace(Config().sharding, initial_shard_count=2))
 ANCHOR = b"h\x00\x00a"
 FAR = [b"h\x00\x3f%04d" % number for number in range(50)]
 TXN = TxnId(99)
-
-
-class Inline:
-    """A Blocking port that makes the call at once."""
-
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 def on_store(test: Callable[[Store], Awaitable[None]]) -> None:

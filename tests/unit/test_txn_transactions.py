@@ -12,18 +12,11 @@ from shardforge.config import Config
 from shardforge.errors import TransactionError
 from shardforge.txn.coordinator import Isolation, LockStrength, Transaction, WaitPolicy
 from shardforge.txn.store import Store, open_store
+from tests.inline import Inline
 
 RC, RR, SER = Isolation
 UPDATE = LockStrength.UPDATE
 A, B, C = b"h\x00\x00a", b"h\x00\x3fb", b"h\x00\x3fc"
-
-
-class Inline:
-    """A Blocking port that makes the call at once."""
-
-    async def run(self, call):
-        await asyncio.sleep(0)
-        return call()
 
 
 def on_store(test: Callable[[Store], Awaitable[None]]) -> None:

@@ -1,9 +1,9 @@
 """One copy of a shard on this node: its pump, and what it does as the leader.
 
 Beneath it are its place in the group (`member`) and what it holds (`machine`). Proposals queue up while the log's
-fdatasync is under way on a thread; when it returns, everything queued becomes one entry, one append, one fdatasync
-(group commit), which the followers' run beside. Committed entries are applied in order, each as one engine batch with
-the applied index in it; only then is a proposer told.
+fdatasync is under way and for a few turns of the loop; then everything queued becomes one entry, one append, one
+fdatasync (group commit), which the followers' run beside. Committed entries are applied in order, each as one engine
+batch with the applied index in it; only then is a proposer told.
 
     propose -> [queue] -> entry -> log append + send -> fdatasync -> quorum -> apply -> done(outcome)
 
@@ -44,6 +44,9 @@ _log = logging.getLogger("shardforge.shard")
 
 DEFER_SECONDS = 0.01
 """How long background commands wait for company."""
+GATHER_TURNS = 4
+GATHER_NS = 2_000_000
+"""How long the first command of an entry waits for others: so many turns of the loop, and no longer than this."""
 LARGE_ENTRY_BYTES = 32 * 1024
 """After applying such an entry the loop runs on: heartbeats must not wait for many of them."""
 FOREVER_US = 1 << 62
@@ -177,6 +180,7 @@ class Replica(GroupMember):
     async def _turn(self) -> None:
         """One group commit: what is queued becomes durable, then what is committed is applied."""
         if self._proposals.queued:
+            await self._gather()
             self._propose_queued()
         node = self._node
         while node.has_ready():
@@ -210,9 +214,22 @@ class Replica(GroupMember):
             await self._blocking.run(self._record_members)
             self._record_due = False
 
+    async def _gather(self) -> None:
+        """Let the loop turn a little: what it brings meanwhile shares the entry, its sync and its messages.
+
+        Turns of a loop that has nothing else to do take microseconds, and those of a busy one bring company.
+        """
+        until_ns = self._clock.monotonic_ns() + GATHER_NS
+        for _ in range(GATHER_TURNS):
+            await asyncio.sleep(0)
+            if self._clock.monotonic_ns() >= until_ns:
+                return
+
     def _propose_queued(self) -> None:
-        node = self._node.at(self._now_us())
         proposals = self._proposals.take()
+        if not proposals:
+            return  # lost, meanwhile
+        node = self._node.at(self._now_us())
         data = encode([proposal.command for proposal in proposals])
         index = node.propose(data)
         if index:
