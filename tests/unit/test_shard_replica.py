@@ -305,6 +305,30 @@ def test_a_first_start_cut_short_is_made_anew(tmp_path):
     data.close()
 
 
+# ---- groups of commits -------------------------------------------------------------------------------
+
+
+async def entries_of(store, turns_between: int, writes: int) -> int:
+    """How many entries `writes` commits took that came so many turns of the loop after one another."""
+    before = store.host.counters.entries
+    begun = []
+    for number in range(writes):
+        begun.append(asyncio.create_task(write(store, {A + b"%d" % number: b"1"})))
+        for _ in range(turns_between):
+            await asyncio.sleep(0)
+    await asyncio.gather(*begun)
+    return store.host.counters.entries - before
+
+
+def test_commits_of_neighbouring_turns_share_an_entry():
+    async def test(store, logs, stopped) -> None:
+        assert await entries_of(store, 0, 8) <= 2
+        assert await entries_of(store, 1, 4) <= 2
+        assert await entries_of(store, 60, 4) >= 4  # alone, none waits until there is company
+
+    on_failing_logs(test)
+
+
 # ---- failures ----------------------------------------------------------------------------------------
 
 
