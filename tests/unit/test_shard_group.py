@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from shardforge.adapters.clock import SystemClock
+from shardforge.errors import ConsensusError
 from shardforge.ids import META_SHARD, NodeId, ShardId, Timestamp, TxnId
 from shardforge.raft.confchange import Change, ChangeKind, ConfChange
 from shardforge.raft.messages import Message, MessageKind
@@ -310,3 +311,20 @@ def test_a_replica_made_anew_does_not_vote_before_it_has_a_state():
         assert fresh.term < 99
 
     run(test, 1, 2, 3)
+
+
+def test_a_host_that_closes_waits_for_replicas_that_are_dropped_and_takes_no_more():
+    async def test(group: Group) -> None:
+        await group.write(1)
+        host, dropped = group.hosts[1], group.replica(1)
+        dropping = asyncio.create_task(host.drop(dropped.id))
+        await asyncio.sleep(0)
+        assert host.find(dropped.id) is None
+        await host.close()
+        assert dropped._pump is not None
+        assert dropped._pump.done()
+        await dropping
+        with pytest.raises(ConsensusError, match="stopping"):
+            host.adopt([dropped.descriptor])
+
+    run(test, 1)

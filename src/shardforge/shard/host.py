@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 
-from shardforge.errors import DatabaseError, StorageError
+from shardforge.errors import ConsensusError, DatabaseError, StorageError
 from shardforge.ids import META_SHARD, NodeId, ShardId
 from shardforge.ports import Blocking, Clock, Network
 from shardforge.shard.consensus import FIRST
@@ -74,6 +74,9 @@ class Host:
         self._merge_listeners: list[Callable[[Replica], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._ticker: asyncio.Task[None] | None = None
+        self._closing = False
+        self._dropping: set[Replica] = set()
+        """Those that `drop` is closing."""
         self._leases_asked = 0
         self._rest = Rest(AT_REST_NS)
         self._timing = options.timing
@@ -121,7 +124,9 @@ class Host:
             self._replicas[replica.id] = replica
 
     def adopt(self, shards: Iterable[ShardDescriptor]) -> None:
-        """Open and start replicas of a running host. Blocks for as long as opening does."""
+        """Open and start replicas of a running host. Blocks as long as opening does. Raises 57P03 when it closes."""
+        if self._closing:
+            raise ConsensusError("the node is stopping", "57P03")
         shards = list(shards)
         self.open(shards)
         for descriptor in shards:
@@ -131,7 +136,11 @@ class Host:
         """Close a replica that its group has removed; its files are the caller's to delete."""
         replica = self._replicas.pop(shard, None)
         if replica is not None:
-            await replica.close()
+            self._dropping.add(replica)
+            try:
+                await replica.close()
+            finally:
+                self._dropping.discard(replica)
 
     def listen(self, listener: Callable[[Replica], None]) -> None:
         """Have `listener` called whenever a replica's role, leader, members or state of service changed."""
@@ -382,9 +391,10 @@ class Host:
 
     async def close(self) -> None:
         """Finish what is under way and close everything."""
+        self._closing = True
         if self._ticker is not None:
             self._ticker.cancel()
-        for replica in self.replicas:
+        for replica in (*self.replicas, *self._dropping):
             await replica.close()
 
     def kill(self) -> None:
