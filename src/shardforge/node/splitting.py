@@ -165,7 +165,7 @@ class Splitting:
                 shard, Span(at, before.span.end), before.epoch + 1, sticky=sticky
             )
             began = self._clock.monotonic_ns()
-            work = asyncio.ensure_future(
+            work = self._store.carry_out(
                 splitting.split(
                     self._store, self._clock, shard, at, child,
                     lambda epoch: self._cutting.cut(
