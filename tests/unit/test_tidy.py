@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "shardforge"
 FILES = sorted(f for f in SOURCE.rglob("*.py") if "_pb2" not in f.name)  # those are generated
 LINES_MAX = 600
-LONG_BY_NATURE = {"sql/bind/tree.py"}
-"""Tables and vocabularies that would only be torn apart."""
 
 DOORS = {
     "rocksdict": {"storage/rocksdb.py"},
@@ -54,9 +52,7 @@ def imports(file: Path) -> set[str]:
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_files_are_of_a_readable_size(file: Path) -> None:
     lines = file.read_text(encoding="utf-8").count("\n")
-    assert lines <= LINES_MAX or name_of(file) in LONG_BY_NATURE, (
-        f"{lines} lines: it hides two ideas"
-    )
+    assert lines <= LINES_MAX, f"{lines} lines: it hides two ideas"
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
