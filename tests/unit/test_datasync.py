@@ -1,7 +1,9 @@
 """fdatasync beside the loop: on libuv's threads under uvloop, on one of ours under asyncio, with the same results."""
 
 import asyncio
+import ctypes
 import errno
+import gc
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shardforge.adapters import datasync
 from shardforge.adapters.blocking import ThreadBlocking
 from shardforge.adapters.datasync import LoopDatasync
 from shardforge.errors import StorageError
@@ -76,6 +79,27 @@ def test_one_that_nobody_waits_for_any_more_harms_no_other(loop: str, descriptor
     run(loop, body)
 
 
+def test_a_loop_that_is_closed_meanwhile_ends_what_nobody_knows_of_any_more(
+    descriptor: int,
+) -> None:
+    async def give_up() -> None:
+        blocking = ThreadBlocking(1)
+        given_up = [asyncio.create_task(blocking.datasync(descriptor)) for _ in range(8)]
+        await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        blocking.close()
+
+    for _ in range(5):
+        os.pwrite(descriptor, b"x" * 50_000, 0)
+        loop = LOOPS["uvloop"]()
+        loop.run_until_complete(give_up())
+        gc.collect()
+        loop.close()
+        assert not datasync._under_way
+
+
 def test_only_uvloop_has_threads_of_its_own() -> None:
     for name, made in LOOPS.items():
         loop = made()
@@ -85,8 +109,14 @@ def test_only_uvloop_has_threads_of_its_own() -> None:
             loop.close()
 
 
+class OtherRequest(ctypes.Structure):
+    """Not how libuv lays a request out."""
+
+    _fields_ = (("loop", ctypes.c_void_p), ("type", ctypes.c_int), ("result", ctypes.c_ssize_t))
+
+
 def test_a_library_that_answers_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardforge.adapters.datasync.UV_FS", 7)
+    monkeypatch.setattr("shardforge.adapters.datasync._Request", OtherRequest)
     loop = LOOPS["uvloop"]()
     try:
         assert LoopDatasync.of(loop) is None

@@ -20,6 +20,13 @@ UV_FS: Final = 6
 """`uv_req_type` of requests on files."""
 
 
+_under_way: Final[
+    dict[int, tuple[LoopDatasync, asyncio.Future[None], ctypes.Array[ctypes.c_char]]]
+] = {}
+"""By its address: whose a request is, who waits for it, and its memory. Here, because libuv uses the memory and calls
+back whether or not anybody still knows of the loop."""
+
+
 class _Request(ctypes.Structure):
     """The public head of `uv_fs_t`, up to the result: the same in every libuv 1.x."""
 
@@ -50,8 +57,6 @@ class LoopDatasync:
         library.uv_req_size.restype = ctypes.c_size_t
         self._size = library.uv_req_size(UV_FS)
         self._spare: list[ctypes.Array[ctypes.c_char]] = []
-        self._waiting: dict[int, tuple[asyncio.Future[None], ctypes.Array[ctypes.c_char]]] = {}
-        """By its address: who waits for a request, and its memory, which libuv uses until it calls back."""
         self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._done)
 
     @classmethod
@@ -83,15 +88,15 @@ class LoopDatasync:
         memory = self._spare.pop() if self._spare else ctypes.create_string_buffer(self._size)
         address = ctypes.addressof(memory)
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting[address] = future, memory
+        _under_way[address] = self, future, memory
         refused = self._library.uv_fs_fdatasync(self._pointer, address, descriptor, self._callback)
         if refused:
-            del self._waiting[address]
+            del _under_way[address]
             future.set_exception(OSError(-refused, os.strerror(-refused)))
         return future
 
     def _done(self, address: Any) -> None:
-        future, memory = self._waiting.pop(address)
+        _, future, memory = _under_way.pop(address)
         result = _Request.from_buffer(memory).result
         self._library.uv_fs_req_cleanup(address)
         self._spare.append(memory)

@@ -17,7 +17,7 @@ Entry = tuple[int, int, bytes]
 
 
 class ShardLog(Protocol):
-    """Changes cost no I/O until `sync`, which may run on a thread while the others are called."""
+    """Changes cost no I/O until `make_durable`, or `sync` on a thread; the others may be called meanwhile."""
 
     @property
     def hard_state(self) -> HardState:

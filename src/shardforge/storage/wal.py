@@ -380,8 +380,7 @@ class RaftLog:
                 try:
                     self._write(pending, position)
                 except OSError as error:
-                    self._failed = failure(error, f"write the log {self._folder}")
-                    raise self._failed from error
+                    raise self._give_up(error) from error
             return self._durable_index
 
     async def make_durable(self, blocking: Blocking) -> None:
@@ -389,21 +388,26 @@ class RaftLog:
 
         Raises: as `sync` does.
         """
-        begun = self._write_quickly()
+        try:
+            begun = self._write_quickly()
+            if begun is not None:
+                await blocking.datasync(self._descriptor)
+                self._written(*begun)
+        except OSError as error:
+            raise self._give_up(error) from error
+        except BaseException:
+            gone = StorageError(f"a sync of the log {self._folder} was given up")
+            self._failed = self._failed or gone
+            raise
         if begun is None:
             await blocking.run(self.sync)
-            return
-        try:
-            await blocking.datasync(self._descriptor)
-            self._written(*begun)
-        except OSError as error:
-            self._failed = failure(error, f"write the log {self._folder}")
-            raise self._failed from error
-        except BaseException:
-            self._failed = StorageError(f"a sync of the log {self._folder} was given up")
-            raise
 
-    def _write_quickly(self) -> tuple[int, int, list[tuple[_Change, Place]]] | None:
+    def _give_up(self, error: OSError) -> StorageError:
+        """Nothing is written any more; what to raise."""
+        self._failed = failure(error, f"write the log {self._folder}")
+        return self._failed
+
+    def _write_quickly(self) -> tuple[int, list[tuple[_Change, Place]]] | None:
         """Write what is pending, if it is little and fits in; what `_written` is to be told. None: nothing was done."""
         with self._state:
             self._check_usable()
@@ -414,12 +418,8 @@ class RaftLog:
                 return None
             self._pending = []
         data, places = _render(self._sequence, offset, pending)
-        try:
-            self._files.write(self._descriptor, data, offset)
-        except OSError as error:
-            self._failed = failure(error, f"write the log {self._folder}")
-            raise self._failed from error
-        return offset + len(data), len(data), places
+        self._files.write(self._descriptor, data, offset)
+        return offset + len(data), places
 
     def _position(self) -> _Position:
         index = self._index
@@ -438,14 +438,14 @@ class RaftLog:
             self._reserved_end = end + _RESERVE_SIZE
         files.write(self._descriptor, data, offset)
         files.sync(self._descriptor)
-        self._written(end, len(data), places)
+        self._written(end, places)
         if end >= self._segment_size:
             self._create_segment(Mark(sequence, end), position)
 
-    def _written(self, end: int, size: int, places: list[tuple[_Change, Place]]) -> None:
+    def _written(self, end: int, places: list[tuple[_Change, Place]]) -> None:
         """Note that the segment is durable up to `end`."""
         self._files.write(self._mark_descriptor, pack_mark(Mark(self._sequence, end)), 0)
-        self.synced_bytes += size
+        self.synced_bytes += end - self._segments[self._sequence]
         self.sync_count += 1
         with self._state:
             self._segments[self._sequence] = end
