@@ -74,12 +74,15 @@ class Namespaces:
     def _space(self, number: int) -> str:
         return f"{self._name}n{number}"
 
+    def _cable(self, number: int) -> str:
+        return f"{self._name}v{number}"
+
     def _address(self, number: int) -> str:
         return f"{self._net}.{number}"
 
     def place(self, number: int, server: ServerProcess) -> None:
         """A namespace with one end of a cable, and the other end on the bridge."""
-        space, cable = self._space(number), f"{self._name}v{number}"
+        space, cable = self._space(number), self._cable(number)
         self._numbers.append(number)
         _ip("netns", "add", space)
         _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space)
@@ -108,7 +111,9 @@ class Namespaces:
             _ip("-n", self._space(here), "neigh", "del", self._address(there), "dev", "eth0")
 
     def close(self) -> None:
-        """Remove namespaces and bridge."""
+        """Remove cables, namespaces and bridge. The kernel gives up a namespace, and a cable with it, only later."""
+        for number in self._numbers:
+            _ip("link", "del", self._cable(number), check=False)
         for number in (0, *self._numbers):
             _ip("netns", "del", self._space(number), check=False)
         _ip("link", "del", self._bridge, check=False)
